@@ -1,0 +1,142 @@
+"""Events and frames: what happened in a session, and how a client is told (contract, section 4).
+
+The session log keeps an event as an *entry*, a JSON object without what all its neighbours share:
+
+    {"type":"agent_delta","data":{"text":"Hel"},"timestamp":"…","task_id":"…"}
+
+A *frame* is the entry with its address and offset put behind, byte for byte, never re-encoded:
+
+    {"type":"agent_delta","data":{"text":"Hel"},"timestamp":"…","task_id":"…",
+     "tenant_id":"acme","session_id":"s-1","offset":7}
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from common.domain.ids import SessionKey, TaskId
+
+
+class FrameType(StrEnum):
+    """The words of section 4's table; a push may use any word but these (and two of these)."""
+
+    CONNECTION_ACK = "connection_ack"
+    USER_MESSAGE = "user_message"
+    TASK_UPDATE = "task_update"
+    AGENT_DELTA = "agent_delta"
+    AGENT_EVENT = "agent_event"
+    AGENT_RESPONSE = "agent_response"
+    ERROR = "error"
+    BROADCAST = "broadcast"
+    TYPING_INDICATOR = "typing_indicator"
+    ACK = "ack"
+    PONG = "pong"
+    RECONNECT = "reconnect"
+
+
+PUSHABLE = frozenset({FrameType.AGENT_RESPONSE, FrameType.BROADCAST})
+RESERVED_TYPES = frozenset(FrameType) - PUSHABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One kept event: its number in the session's log, and its entry."""
+
+    offset: int
+    entry: bytes
+
+
+def encode_entry(
+    type_: str,
+    data: bytes,
+    timestamp: str,
+    task_id: TaskId | None = None,
+    metadata: bytes | None = None,
+) -> bytes:
+    """Builds an entry around data that is JSON already. `type_` is a plain word."""
+    parts = [b'{"type":', orjson.dumps(type_), b',"data":', data]
+    parts += [b',"timestamp":"', timestamp.encode(), b'"']
+    if task_id is not None:
+        parts += [b',"task_id":"', task_id.encode(), b'"']
+    if metadata is not None:
+        parts += [b',"metadata":', metadata]
+    parts.append(b"}")
+    return b"".join(parts)
+
+
+def address_of(session: SessionKey) -> bytes:
+    """The part that all frames of a session share; ids need no escaping."""
+    return f',"tenant_id":"{session.tenant_id}","session_id":"{session.session_id}"'.encode()
+
+
+def encode_frame(entry: bytes, address: bytes) -> bytes:
+    """A frame without offset: something told to those who are connected, and not kept."""
+    return b"%b%b}" % (entry[:-1], address)
+
+
+def encode_event_frame(event: Event, address: bytes) -> bytes:
+    """The frame of a kept event."""
+    return b'%b%b,"offset":%d}' % (event.entry[:-1], address, event.offset)
+
+
+def encode_reply(
+    type_: FrameType, data: bytes, timestamp: str, address: bytes, id_: str | None
+) -> bytes:
+    """A frame that answers one connection; `id_` correlates it with the client's frame."""
+    frame = encode_frame(encode_entry(type_, data, timestamp), address)
+    return frame if id_ is None else b'%b,"id":%b}' % (frame[:-1], orjson.dumps(id_))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame to be written, and the offset up to which the client then has everything."""
+
+    offset: int
+    payload: bytes
+
+
+def frames_of(events: Iterable[Event], address: bytes) -> list[Frame]:
+    return [Frame(event.offset, encode_event_frame(event, address)) for event in events]
+
+
+def compact(events: Iterable[Event], address: bytes) -> Iterator[Frame]:
+    """Joins consecutive deltas of one task and attempt whose data is only `text`.
+
+    An attempt's first event is never a delta (a newer attempt begins with a `task_update`), so
+    neighbours of one task are of one attempt.
+    """
+    run: list[tuple[Event, Mapping[str, Any]]] = []
+    for event in events:
+        decoded = _plain_delta(event)
+        if run and (decoded is None or decoded["task_id"] != run[0][1]["task_id"]):
+            yield _join(run, address)
+            run = []
+        if decoded is None:
+            yield Frame(event.offset, encode_event_frame(event, address))
+        else:
+            run.append((event, decoded))
+    if run:
+        yield _join(run, address)
+
+
+def _plain_delta(event: Event) -> Mapping[str, Any] | None:
+    if not event.entry.startswith(b'{"type":"agent_delta"'):
+        return None
+    decoded: Mapping[str, Any] = orjson.loads(event.entry)
+    return decoded if decoded["data"].keys() == {"text"} else None
+
+
+def _join(run: list[tuple[Event, Mapping[str, Any]]], address: bytes) -> Frame:
+    first, last = run[0][0], run[-1][0]
+    if first is last:
+        return Frame(first.offset, encode_event_frame(first, address))
+    newest = run[-1][1]
+    text = orjson.dumps({"text": "".join(decoded["data"]["text"] for _, decoded in run)})
+    entry = encode_entry(
+        FrameType.AGENT_DELTA, text, newest["timestamp"], TaskId(newest["task_id"])
+    )
+    address = b'%b,"from_offset":%d' % (address, first.offset)
+    return Frame(last.offset, encode_event_frame(Event(last.offset, entry), address))

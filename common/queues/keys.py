@@ -1,0 +1,112 @@
+"""Every key and channel name in Redis, in one place (contract, section 5).
+
+The contract's own names carry no braces. Ours carry a hash tag wherever one script touches several
+keys, so that these share a slot of a Redis Cluster:
+
+    {tenant:session}            the session: meta, log, open tasks, tasks, idempotency records
+    {P+execute:high} …          a work stream and the marks of what was already added to it
+    {P+dead:callbacks}          the callback stream beside its dead letters
+    {P+dead:execute}            the dead letters of the work streams
+
+Ids hold neither colons nor braces (`common.domain.ids`), so names built from them are injective.
+"""
+
+import zlib
+
+from common.domain.actions import Priority
+from common.domain.ids import SessionKey, TaskId
+
+WORK_GROUP = "agent-execution"
+CALLBACK_GROUP = "orchestrator"
+ACTIONS_GROUP = "orchestrator"
+
+DUE_SHARDS = 4
+
+
+class Keys:
+    """Names under one prefix (`redis.key_prefix`, written `P` in the contract)."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.control = f"{prefix}control"
+        self.actions = f"{prefix}actions"
+        self.dead_execute = f"{prefix}dead:execute"
+        self.dead_callbacks = f"{prefix}dead:callbacks"
+        self.callbacks = f"{prefix}callbacks:{{{self.dead_callbacks}}}"
+        self.broadcasts = f"{prefix}broadcasts"
+        self.instances = f"{prefix}instances:{{instances}}"
+        self.instance_facts = f"{prefix}instance-facts:{{instances}}"
+        self.work_streams = tuple(self.work_stream(priority) for priority in Priority)
+
+    # What the Agent Execution Service sees.
+
+    def work_stream(self, priority: Priority) -> str:
+        """The stream of one priority; `work_streams` lists them high before normal before low."""
+        return f"{self.prefix}execute:{priority}"
+
+    def attempt(self, task_id: TaskId) -> str:
+        """The counter of a task's attempts; a worker that takes the task increments it."""
+        return f"{self.prefix}attempt:{task_id}"
+
+    def cancel(self, task_id: TaskId) -> str:
+        """Set while a task is to be stopped; its value is the reason."""
+        return f"{self.prefix}cancel:{task_id}"
+
+    # One session, one slot.
+
+    def session_meta(self, session: SessionKey) -> str:
+        return f"{self.prefix}session:{{{session}}}:meta"
+
+    def session_log(self, session: SessionKey) -> str:
+        return f"{self.prefix}session:{{{session}}}:log"
+
+    def session_open(self, session: SessionKey) -> str:
+        """The ids of the session's tasks that have not ended."""
+        return f"{self.prefix}session:{{{session}}}:open"
+
+    def session_channel(self, session: SessionKey) -> str:
+        return f"{self.prefix}session:{{{session}}}:events"
+
+    def task(self, session: SessionKey, task_id: TaskId) -> str:
+        return f"{self.prefix}task:{{{session}}}:{task_id}"
+
+    def task_text(self, session: SessionKey, task_id: TaskId) -> str:
+        """What the newest attempt has streamed so far."""
+        return f"{self.prefix}task:{{{session}}}:{task_id}:text"
+
+    def task_parked(self, session: SessionKey, task_id: TaskId) -> str:
+        """Callbacks that arrived before their turn."""
+        return f"{self.prefix}task:{{{session}}}:{task_id}:parked"
+
+    def idempotency(self, session: SessionKey, key: str) -> str:
+        return f"{self.prefix}idempotency:{{{session}}}:{key}"
+
+    def pushed(self, session: SessionKey, action_id: str) -> str:
+        """Marks a push as done, for a day."""
+        return f"{self.prefix}pushed:{{{session}}}:{action_id}"
+
+    # Finding things.
+
+    def task_session(self, task_id: TaskId) -> str:
+        """Leads from a task's id to its session."""
+        return f"{self.prefix}task-session:{task_id}"
+
+    def due(self, task_id: TaskId) -> str:
+        """The shard of due times that holds this task."""
+        return self.due_shard(zlib.crc32(task_id.encode()) % DUE_SHARDS)
+
+    def due_shard(self, shard: int) -> str:
+        return f"{self.prefix}due:{shard}"
+
+    # What one script does beside a stream.
+
+    def added(self, stream: str, task_id: TaskId, round_: int) -> str:
+        """Marks that the task was added to the work stream in this round (0, then one a retry)."""
+        return f"{self.prefix}added:{{{stream}}}:{task_id}:{round_}"
+
+    def broadcast_done(self, action_id: str) -> str:
+        return f"{self.prefix}broadcast-done:{action_id}"
+
+    def canary(self, instance_id: str) -> str:
+        """The channel on which an instance hears itself, or learns that it has gone deaf."""
+        return f"{self.prefix}canary:{instance_id}"
