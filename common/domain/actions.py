@@ -1,4 +1,4 @@
-"""Domain Actions: what components, and services on the queues, ask of each other (contract, section 2).
+"""Domain Actions: what components and services ask of each other (contract, section 2).
 
 Frozen values. They are validated where they enter (`orchestrator/schemas.py`); past that edge
 nothing is checked twice.
@@ -46,7 +46,7 @@ class DomainAction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatSendMessageAction(DomainAction):
-    """A user's message for an agent. Answered with `Submitted`; `action_id` becomes the task's id."""
+    """A message for an agent. Answered with `Submitted`; `action_id` becomes the task id."""
 
     action_type: ClassVar[str] = "chat.send_message"
     agent_id: AgentId

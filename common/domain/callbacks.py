@@ -15,6 +15,7 @@ from common.domain.ids import SessionId, SessionKey, TaskId, TenantId, is_outsid
 
 MAX_SEQ = 2**53 - 1  # the largest integer that survives every JSON and Lua number
 MAX_DEPTH = 32
+OVERHEAD = 4096  # bytes that the fields beside `data` may take
 
 
 class CallbackType(StrEnum):
@@ -45,9 +46,12 @@ class DeadReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a callback stands: which task, which run of it, and which of that run's callbacks."""
+    """Where a callback stands: which task, which run of it, and which of that run's callbacks.
 
-    session: SessionKey
+    `session` is None where the entry does not name one; the task's own is meant then.
+    """
+
+    session: SessionKey | None
     task_id: TaskId
     attempt: int
     seq: int
@@ -55,7 +59,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback:
-    """One report. `data` is the JSON object as it came; `body` is the same, decoded to look into."""
+    """One report. `data` is the JSON object as it came; `body` the same, decoded."""
 
     position: Position
     type: CallbackType
@@ -72,13 +76,15 @@ class DeadLetter:
     ends_task: bool = False  # it was to end its task, so the task fails with the reason
 
 
-def read_callback(fields: Mapping[bytes, bytes], max_bytes: int) -> Callback | DeadLetter:
+def read_callback(
+    fields: Mapping[bytes, bytes], max_bytes: int, max_attempts: int
+) -> Callback | DeadLetter:
     """Checks an entry once. Promises valid UTF-8 and JSON, nested at most 32 deep, in `data`.
 
     A line break in `data` is white space between tokens; it becomes a space, so that one event
     stays one line wherever events are told by lines.
     """
-    position = _read_position(fields)
+    position = _read_position(fields, max_attempts)
     kind = fields.get(b"type", b"")
     is_terminal = kind in (b"completed", b"failed", b"cancelled")
 
@@ -87,15 +93,16 @@ def read_callback(fields: Mapping[bytes, bytes], max_bytes: int) -> Callback | D
             reason=reason, position=position, ends_task=is_terminal and position is not None
         )
 
-    if sum(len(name) + len(value) for name, value in fields.items()) > max_bytes:
+    data = fields.get(b"data", b"")
+    size = sum(len(name) + len(value) for name, value in fields.items())
+    if len(data) > max_bytes or size > max_bytes + OVERHEAD:
         return dead(DeadReason.TOO_LARGE)
-    if position is None:
+    if position is None or position.session is None:
         return dead(DeadReason.UNREADABLE)
     try:
         type_ = CallbackType(kind.decode())
     except ValueError:
         return dead(DeadReason.UNKNOWN_TYPE if kind else DeadReason.UNREADABLE)
-    data = fields.get(b"data", b"")
     body = _read_object(data)
     if body is None or not _fits(type_, body):
         return dead(DeadReason.UNREADABLE)
@@ -104,19 +111,29 @@ def read_callback(fields: Mapping[bytes, bytes], max_bytes: int) -> Callback | D
     return Callback(position=position, type=type_, data=data.strip(), body=body)
 
 
-def _read_position(fields: Mapping[bytes, bytes]) -> Position | None:
+def _read_position(fields: Mapping[bytes, bytes], max_attempts: int) -> Position | None:
     try:
-        tenant_id = fields[b"tenant_id"].decode("ascii")
-        session_id = fields[b"session_id"].decode("ascii")
         task_id = fields[b"task_id"].decode("ascii")
         attempt = _read_count(fields[b"attempt"])
         seq = _read_count(fields[b"seq"])
     except (KeyError, ValueError):
         return None
-    if not all(map(is_outside_id, (tenant_id, session_id, task_id))):
+    if attempt > max_attempts or not is_outside_id(task_id):
         return None
-    session = SessionKey(TenantId(tenant_id), SessionId(session_id))
-    return Position(session=session, task_id=TaskId(task_id), attempt=attempt, seq=seq)
+    return Position(
+        session=_read_session(fields), task_id=TaskId(task_id), attempt=attempt, seq=seq
+    )
+
+
+def _read_session(fields: Mapping[bytes, bytes]) -> SessionKey | None:
+    try:
+        tenant_id = fields[b"tenant_id"].decode("ascii")
+        session_id = fields[b"session_id"].decode("ascii")
+    except (KeyError, ValueError):
+        return None
+    if not (is_outside_id(tenant_id) and is_outside_id(session_id)):
+        return None
+    return SessionKey(TenantId(tenant_id), SessionId(session_id))
 
 
 def _read_count(text: bytes) -> int:
@@ -149,9 +166,7 @@ def depth_of(value: object) -> int:
     while layer := [item for item in layer if isinstance(item, dict | list)]:
         depth += 1
         layer = [
-            child
-            for item in layer
-            for child in (item.values() if isinstance(item, dict) else item)
+            child for item in layer for child in (item.values() if isinstance(item, dict) else item)
         ]
     return depth
 

@@ -38,6 +38,7 @@ class FrameType(StrEnum):
 
 
 PUSHABLE = frozenset({FrameType.AGENT_RESPONSE, FrameType.BROADCAST})
+MAX_JOINED = 256 * 1024  # characters of text in one joined frame
 RESERVED_TYPES = frozenset(FrameType) - PUSHABLE
 
 
@@ -102,24 +103,52 @@ def frames_of(events: Iterable[Event], address: bytes) -> list[Frame]:
     return [Frame(event.offset, encode_event_frame(event, address)) for event in events]
 
 
-def compact(events: Iterable[Event], address: bytes) -> Iterator[Frame]:
-    """Joins consecutive deltas of one task and attempt whose data is only `text`.
+class Compactor:
+    """Joins consecutive deltas of one task and attempt whose data is only `text` (section 4).
 
-    An attempt's first event is never a delta (a newer attempt begins with a `task_update`), so
-    neighbours of one task are of one attempt.
+    Feed it a replay page by page, then flush it: an answer that spans pages is still one frame.
+    An attempt's first event is never a delta where an earlier one streamed (a `task_update` with
+    `reset` comes first), so neighbouring deltas of one task are of one attempt.
     """
-    run: list[tuple[Event, Mapping[str, Any]]] = []
-    for event in events:
-        decoded = _plain_delta(event)
-        if run and (decoded is None or decoded["task_id"] != run[0][1]["task_id"]):
-            yield _join(run, address)
-            run = []
-        if decoded is None:
-            yield Frame(event.offset, encode_event_frame(event, address))
-        else:
-            run.append((event, decoded))
-    if run:
-        yield _join(run, address)
+
+    def __init__(self, address: bytes) -> None:
+        self._address = address
+        self._run: list[tuple[Event, str]] = []
+        self._task_id = ""
+        self._timestamp = ""
+        self._size = 0
+
+    def feed(self, events: Iterable[Event]) -> Iterator[Frame]:
+        for event in events:
+            delta = _plain_delta(event)
+            if delta is None:
+                yield from self.flush()
+                yield Frame(event.offset, encode_event_frame(event, self._address))
+                continue
+            if delta["task_id"] != self._task_id or self._size > MAX_JOINED:
+                yield from self.flush()
+            self._add(event, delta)
+
+    def _add(self, event: Event, delta: Mapping[str, Any]) -> None:
+        text: str = delta["data"]["text"]
+        self._run.append((event, text))
+        self._task_id, self._timestamp = delta["task_id"], delta["timestamp"]
+        self._size += len(text)
+
+    def flush(self) -> Iterator[Frame]:
+        """What has been held back to be joined."""
+        run, self._run, self._size = self._run, [], 0
+        if not run:
+            return
+        (first, _), (last, _) = run[0], run[-1]
+        if first is last:
+            yield Frame(first.offset, encode_event_frame(first, self._address))
+            return
+        text = orjson.dumps({"text": "".join(text for _, text in run)})
+        task_id = TaskId(self._task_id)
+        entry = encode_entry(FrameType.AGENT_DELTA, text, self._timestamp, task_id)
+        address = b'%b,"from_offset":%d' % (self._address, first.offset)
+        yield Frame(last.offset, encode_event_frame(Event(last.offset, entry), address))
 
 
 def _plain_delta(event: Event) -> Mapping[str, Any] | None:
@@ -127,16 +156,3 @@ def _plain_delta(event: Event) -> Mapping[str, Any] | None:
         return None
     decoded: Mapping[str, Any] = orjson.loads(event.entry)
     return decoded if decoded["data"].keys() == {"text"} else None
-
-
-def _join(run: list[tuple[Event, Mapping[str, Any]]], address: bytes) -> Frame:
-    first, last = run[0][0], run[-1][0]
-    if first is last:
-        return Frame(first.offset, encode_event_frame(first, address))
-    newest = run[-1][1]
-    text = orjson.dumps({"text": "".join(decoded["data"]["text"] for _, decoded in run)})
-    entry = encode_entry(
-        FrameType.AGENT_DELTA, text, newest["timestamp"], TaskId(newest["task_id"])
-    )
-    address = b'%b,"from_offset":%d' % (address, first.offset)
-    return Frame(last.offset, encode_event_frame(Event(last.offset, entry), address))

@@ -1,4 +1,4 @@
-"""A task's life (contract, section 1): its statuses, which may follow which, and what is told of it.
+"""A task's life (contract, section 1): its statuses, and which may follow which.
 
     queued -> running -> completed | failed | cancelled | timeout
       ^          |  \

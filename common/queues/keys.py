@@ -75,8 +75,12 @@ class Keys:
         return f"{self.prefix}task:{{{session}}}:{task_id}:text"
 
     def task_parked(self, session: SessionKey, task_id: TaskId) -> str:
-        """Callbacks that arrived before their turn."""
+        """Callbacks that arrived before their turn, by seq."""
         return f"{self.prefix}task:{{{session}}}:{task_id}:parked"
+
+    def task_waiting(self, session: SessionKey, task_id: TaskId) -> str:
+        """Since when each of them has waited."""
+        return f"{self.prefix}task:{{{session}}}:{task_id}:waiting"
 
     def idempotency(self, session: SessionKey, key: str) -> str:
         return f"{self.prefix}idempotency:{{{session}}}:{key}"
@@ -103,6 +107,10 @@ class Keys:
     def added(self, stream: str, task_id: TaskId, round_: int) -> str:
         """Marks that the task was added to the work stream in this round (0, then one a retry)."""
         return f"{self.prefix}added:{{{stream}}}:{task_id}:{round_}"
+
+    def buried(self, letters: str, entry: str) -> str:
+        """Marks that an entry is among these dead letters."""
+        return f"{self.prefix}buried:{{{letters}}}:{entry}"
 
     def broadcast_done(self, action_id: str) -> str:
         return f"{self.prefix}broadcast-done:{action_id}"

@@ -1,0 +1,182 @@
+"""Resume, then live: how one connection gets every event of its session once, in order (section 4).
+
+No I/O. A connection subscribes first, reads the log after, and this core decides what to write:
+
+    REPLAYING --page reaches what was published meanwhile--> LIVE
+    LIVE      --an event does not follow the last one-------> REPLAYING
+    either    --another epoch, or the log trimmed past us---> LOST
+
+What is published while replaying is held in a small buffer; what does not fit is dropped, because
+the log has it. `position` is the offset up to which the client has everything. The caller writes
+what `Step.events` holds, reads the log where `Step.read` asks for it, and closes with 4410 on
+`Step.lost`. One read is outstanding at a time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from common.domain.events import Event
+
+BUFFERED_EVENTS = 1000
+
+
+class Phase(Enum):
+    """What the connection is doing."""
+
+    REPLAYING = auto()
+    LIVE = auto()
+    LOST = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Events that a session's channel told: numbered from `first` on."""
+
+    epoch: str
+    first: int
+    entries: tuple[bytes, ...]
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.entries) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the caller has to do now, in this order: write, then read, or close."""
+
+    events: Sequence[Event] = ()
+    read: bool = False  # the log after `position`
+    lost: bool = False
+
+
+NOTHING = Step()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeRequest:
+    """What a client asked for: both, neither, or `offset` 0 alone."""
+
+    epoch: str | None = None
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """How a join came out, as `connection_ack` tells it."""
+
+    epoch: str
+    last: int
+    start: int  # the offset after which events are written
+    recovered: bool
+
+    @property
+    def replayed(self) -> int:
+        return self.last - self.start
+
+
+def join(request: ResumeRequest, epoch: str, last: int, oldest: int) -> Joined:
+    """Decides where a connection starts. `oldest` is the first offset kept, 0 where none is."""
+    kept_from = (oldest or last + 1) - 1  # everything after this offset is kept
+    offset = request.offset
+    if offset is None:
+        return Joined(epoch=epoch, last=last, start=last, recovered=False)
+    if request.epoch is None:
+        return Joined(epoch=epoch, last=last, start=kept_from, recovered=kept_from == 0)
+    if request.epoch == epoch and kept_from <= offset <= last:
+        return Joined(epoch=epoch, last=last, start=offset, recovered=True)
+    return Joined(epoch=epoch, last=last, start=last, recovered=False)
+
+
+class Resume:
+    """The machine of one connection, from its join on."""
+
+    def __init__(self, joined: Joined) -> None:
+        self.epoch = joined.epoch
+        self.position = joined.start
+        self.phase = Phase.LIVE if joined.start == joined.last else Phase.REPLAYING
+        self._known = joined.last  # the highest offset that the log is known to have
+        self._buffer: list[Published] = []
+        self._buffered = 0
+
+    def begin(self) -> Step:
+        """The first step: a read, unless there is nothing to replay."""
+        return NOTHING if self.phase is Phase.LIVE else Step(read=True)
+
+    def published(self, message: Published) -> Step:
+        """Something was told on the session's channel."""
+        if self.phase is Phase.LOST:
+            return NOTHING
+        if message.epoch != self.epoch:
+            return self._lose()
+        self._known = max(self._known, message.last)
+        if self.phase is Phase.REPLAYING:
+            self._hold(message)
+            return NOTHING
+        if message.first > self.position + 1:
+            self.phase = Phase.REPLAYING
+            self._hold(message)
+            return Step(read=True)
+        return Step(events=self._take(message))
+
+    def doubted(self) -> Step:
+        """Messages may have been missed (the bridge was rebuilt): the log will tell."""
+        if self.phase is not Phase.LIVE:
+            return NOTHING
+        self.phase = Phase.REPLAYING
+        return Step(read=True)
+
+    def page(self, epoch: str | None, last: int, events: Sequence[Event]) -> Step:
+        """A read of the log after `position` came back, with the log's state at that moment."""
+        if self.phase is not Phase.REPLAYING:
+            return NOTHING
+        if epoch != self.epoch or last < self.position:
+            return self._lose()
+        if events and events[0].offset != self.position + 1:
+            return self._lose()  # trimmed past us while we replayed
+        self._known = max(self._known, last)
+        if events:
+            self.position = events[-1].offset
+        elif last > self.position:
+            return self._lose()  # the log goes on, but what follows us is no longer kept
+        fresh = [*events, *self._drain_buffer()]
+        if self.position >= self._known:
+            self.phase = Phase.LIVE
+            self._forget_buffer()
+            return Step(events=fresh)
+        return Step(events=fresh, read=True)
+
+    def _take(self, message: Published) -> list[Event]:
+        """The part of a message that follows `position`; it overlaps or adjoins."""
+        skip = self.position + 1 - message.first
+        fresh = [
+            Event(self.position + number, entry)
+            for number, entry in enumerate(message.entries[skip:], start=1)
+        ]
+        if fresh:
+            self.position = fresh[-1].offset
+        return fresh
+
+    def _hold(self, message: Published) -> None:
+        if self._buffered + len(message.entries) <= BUFFERED_EVENTS:
+            self._buffer.append(message)
+            self._buffered += len(message.entries)
+
+    def _drain_buffer(self) -> list[Event]:
+        """Whatever held messages continue from `position`; those behind a hole stay out."""
+        fresh: list[Event] = []
+        for message in self._buffer:
+            if message.first <= self.position + 1:
+                fresh += self._take(message)
+        self._buffer = [each for each in self._buffer if each.last > self.position]
+        self._buffered = sum(len(each.entries) for each in self._buffer)
+        return fresh
+
+    def _forget_buffer(self) -> None:
+        self._buffer, self._buffered = [], 0
+
+    def _lose(self) -> Step:
+        self.phase = Phase.LOST
+        self._forget_buffer()
+        return Step(lost=True)

@@ -1,0 +1,219 @@
+"""The bridge between instances: what Redis publishes, heard by the instance that needs it.
+
+A subscription's connection can die without a word, so each instance also publishes a canary to
+itself: a listener that hears nothing for `DEAF_AFTER` tears its connection down, builds another one
+and subscribes anew. What was published meanwhile is missed; each session is told so
+(`Resubscribed`) and looks into the log, which is the truth.
+
+Frames on a session's channel begin with a line: `E EPOCH FIRST`, then kept events, one a line,
+numbered from FIRST on; or `T`, then entries that pass by and are not kept.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from redis import exceptions
+
+from common.domain.errors import OrchestratorError
+from common.domain.ids import SessionKey
+from common.domain.resume import Published
+from common.queues.actions import Broadcast, decode_broadcast
+from common.queues.keys import Keys
+from common.queues.redis import Redis, connect
+
+log = structlog.get_logger(__name__)
+
+CANARY_EVERY = 1.0  # seconds
+DEAF_AFTER = 3.0
+CHANNELS_A_COMMAND = 500
+RECONNECT_DELAY = 1.0  # seconds at the most
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Kept events of a session."""
+
+    session: SessionKey
+    published: Published
+
+
+@dataclass(frozen=True, slots=True)
+class HeardPassing:
+    """Entries for those who are connected, not kept."""
+
+    session: SessionKey
+    entries: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resubscribed:
+    """This session may have missed something; its log will tell."""
+
+    session: SessionKey
+
+
+Message = Heard | HeardPassing | Resubscribed | Broadcast
+
+
+class Bridge:
+    """One instance's ear. `sink` gets every message, in the order heard of each channel."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        instance_id: str,
+        sink: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._canary = keys.canary(instance_id)
+        self._sink = sink
+        self._sessions: dict[str, SessionKey] = {}
+        self._confirmed: set[str] = set()
+        self._heard_before: set[str] = set()
+        self._waiters: dict[str, asyncio.Future[None]] = {}
+        self._outbox: list[tuple[str, str]] = []
+        self._outgoing = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pool = connect(redis.url, socket_timeout=redis.socket_timeout).connection_pool
+        self.rebuilt = 0  # how often the connection had to be made anew
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._listen_for_ever(), name="bridge.listen"),
+            asyncio.create_task(self._sing(), name="bridge.canary"),
+        ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for waiter in self._waiters.values():
+            waiter.cancel()
+        await self._pool.disconnect()
+
+    def subscribe(self, session: SessionKey) -> asyncio.Future[None]:
+        """Done once Redis has confirmed: what is published from then on is heard."""
+        channel = self._keys.session_channel(session)
+        if channel not in self._sessions:
+            self._sessions[channel] = session
+            self._send("SUBSCRIBE", channel)
+        waiter = self._waiters.get(channel)
+        if waiter is None:
+            waiter = self._waiters[channel] = asyncio.get_running_loop().create_future()
+        if channel in self._confirmed:
+            del self._waiters[channel]
+            waiter.set_result(None)
+        return waiter
+
+    def unsubscribe(self, session: SessionKey) -> None:
+        """What is published from now on is not heard any more."""
+        channel = self._keys.session_channel(session)
+        if self._sessions.pop(channel, None) is None:
+            return
+        self._confirmed.discard(channel)
+        self._heard_before.discard(channel)
+        if waiter := self._waiters.pop(channel, None):
+            waiter.cancel()
+        self._send("UNSUBSCRIBE", channel)
+
+    def _send(self, verb: str, channel: str) -> None:
+        self._outbox.append((verb, channel))
+        self._outgoing.set()
+
+    async def _sing(self) -> None:
+        while True:
+            # A canary that cannot be sent is not heard either; the listener draws the conclusion.
+            with contextlib.suppress(OrchestratorError):
+                await self._redis.call("PUBLISH", self._canary, "")
+            await asyncio.sleep(CANARY_EVERY)
+
+    async def _listen_for_ever(self) -> None:
+        while True:
+            connection = self._pool.make_connection()
+            try:
+                await connection.connect()
+                await self._listen(connection)
+            except (exceptions.RedisError, OSError, TimeoutError) as error:
+                log.warning("bridge.lost", error=repr(error), sessions=len(self._sessions))
+            finally:
+                self._confirmed.clear()
+                await connection.disconnect(nowait=True)
+            self.rebuilt += 1
+            await asyncio.sleep(random.uniform(0.1, 1) * RECONNECT_DELAY)  # noqa: S311
+
+    async def _listen(self, connection: Any) -> None:
+        # Everything wanted is asked for on the new connection; what waited to be sent is part of it.
+        self._outbox = [("SUBSCRIBE", channel) for channel in self._sessions]
+        await connection.send_command("SUBSCRIBE", self._canary, self._keys.broadcasts)
+        self._outgoing.set()
+        writer = asyncio.create_task(self._write(connection), name="bridge.write")
+        try:
+            while True:
+                message = await connection.read_response(timeout=DEAF_AFTER)
+                await self._handle(message)
+                if writer.done():
+                    writer.result()
+        finally:
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError, exceptions.RedisError, OSError):
+                await writer
+
+    async def _write(self, connection: Any) -> None:
+        """Sends what is asked for, in order, as few commands as that allows."""
+        while True:
+            await self._outgoing.wait()
+            self._outgoing.clear()
+            while self._outbox:
+                verb = self._outbox[0][0]
+                run = 0
+                for each, _ in self._outbox[:CHANNELS_A_COMMAND]:
+                    if each != verb:
+                        break
+                    run += 1
+                channels = [channel for _, channel in self._outbox[:run]]
+                del self._outbox[:run]
+                await connection.send_command(verb, *channels)
+
+    async def _handle(self, message: Any) -> None:
+        match message:
+            case [b"message", channel, payload]:
+                heard = self._decode(channel.decode(), payload)
+                if heard is not None:
+                    await self._sink(heard)
+            case [b"subscribe", channel, _]:
+                await self._confirm(channel.decode())
+            case _:
+                pass  # an unsubscription's confirmation: nobody waits for it
+
+    def _decode(self, channel: str, payload: bytes) -> Message | None:
+        if channel == self._keys.broadcasts:
+            return decode_broadcast(payload)
+        session = self._sessions.get(channel)
+        if session is None:
+            return None  # the canary, or a session that was left a moment ago
+        head, *entries = payload.split(b"\n")
+        match head.split():
+            case [b"E", epoch, first]:
+                published = Published(epoch.decode(), int(first), tuple(entries))
+                return Heard(session, published)
+            case _:
+                return HeardPassing(session, tuple(entries))
+
+    async def _confirm(self, channel: str) -> None:
+        session = self._sessions.get(channel)
+        if session is None:
+            return
+        self._confirmed.add(channel)
+        waiter = self._waiters.pop(channel, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        if channel in self._heard_before:
+            await self._sink(Resubscribed(session))
+        self._heard_before.add(channel)

@@ -1,0 +1,194 @@
+--[[ Applies the callbacks of one session, as the contract's rules of delivery say (section 5).
+
+  Beside _session.lua:
+  KEYS[4..]  four keys a task (_task.lua)
+  ARGV[6] number of tasks   ARGV[7] gap timeout, ms
+  ARGV[8] callbacks, ARGV[9] bytes that may wait for a task's gap
+  ARGV[10] callbacks in this call
+  then the ids of the tasks, then for each callback six:
+    task (1..), attempt, seq, kind, data (JSON), extra
+  kinds: started delta event progress typing completed failed cancelled
+         dead (set aside, counts as received)   dead_end (the same, and ends the task as failed)
+  extra: delta: its text; progress: the number; completed: the usage, JSON, or '', and
+         data without `response` is marked by a '-' in front of the usage;
+         failed: error type; dead_end: the reason
+
+  Returns {outcomes, gaps, ended}: for each callback one of applied, parked, duplicate, stale, late,
+  unknown; for each task when its gap times out (unix ms, 0: no gap), and 1 where it has ended. ]]
+local task_count, gap_timeout = tonumber(ARGV[6]), tonumber(ARGV[7])
+local max_parked, max_parked_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
+local callback_count = tonumber(ARGV[10])
+
+local tasks = {}
+for i = 1, task_count do
+  tasks[i] = load_task(ARGV[10 + i], FIRST_KEY + (i - 1) * 4)
+end
+
+local function run_on(task)
+  if task.status == 'queued' then
+    set_status(task, 'running')
+    set(task, 'started', whole(now))
+  end
+end
+
+local handle = {}
+
+function handle.started(task, callback)
+  local resets = task.attempt > 1 and callback.seq == 1  -- that update has been told already
+  if not resets then
+    tell_status(task, 'running', ',"attempt":' .. whole(task.attempt))
+  end
+end
+
+function handle.delta(task, callback)
+  append('agent_delta', callback.data, task.id)
+  task.streamed[#task.streamed + 1] = callback.extra
+end
+
+function handle.event(task, callback)
+  append('agent_event', callback.data, task.id)
+end
+
+function handle.progress(task, callback)
+  append('task_update', callback.data, task.id)
+  set(task, 'progress', callback.extra)
+end
+
+function handle.typing(task)
+  announce('typing_indicator', '{"agent_id":"' .. task.agent_id .. '"}', task.id)
+end
+
+function handle.completed(task, callback)
+  local data, usage = callback.data, callback.extra
+  if string.sub(usage, 1, 1) == '-' then  -- no response of its own: what was streamed is it
+    usage = string.sub(usage, 2)
+    local text = (redis.call('GET', task.text) or '') .. table.concat(task.streamed)
+    local rest = string.match(data, '^{%s*(.*)$')
+    local comma = rest == '}' and '' or ','
+    data = '{"response":' .. cjson.encode(text) .. comma .. rest
+  end
+  end_task(task, 'completed')
+  set(task, 'result', data)
+  if usage ~= '' then
+    set(task, 'usage', usage)
+  end
+  append('agent_response', data, task.id)
+end
+
+function handle.failed(task, callback)
+  end_task(task, 'failed')
+  set(task, 'error', callback.data)
+  append('error', callback.data, task.id)
+end
+
+-- A worker that finds the deadline past reports `cancelled`; nobody asked for that, time ran out.
+function handle.cancelled(task)
+  if task.status ~= 'cancelling' and task.deadline and now >= task.deadline then
+    end_timeout(task)
+  else
+    end_cancelled(task)
+  end
+end
+
+function handle.dead() end
+
+function handle.dead_end(task, callback)
+  end_with_error(task, 'failed', 'task_failed', callback.extra,
+    'The callback that was to end the task could not be used.')
+end
+
+local function take_turn(task, callback)
+  task.seq = callback.seq + 1
+  set(task, 'seq', whole(task.seq))
+  if callback.kind ~= 'dead' and callback.kind ~= 'dead_end' then
+    run_on(task)
+  end
+  handle[callback.kind](task, callback)
+end
+
+local function take_parked(task)
+  while not task.ended and task.parked_bytes > 0 do
+    local field = whole(task.seq)
+    local packed = redis.call('HGET', task.parked, field)
+    if not packed then
+      return
+    end
+    redis.call('HDEL', task.parked, field)
+    redis.call('ZREM', task.waiting, field)
+    task.parked_bytes = task.parked_bytes - #packed
+    set(task, 'parked_bytes', whole(task.parked_bytes))
+    local kind, data, extra = unpack(cmsgpack.unpack(packed))
+    take_turn(task, { seq = task.seq, kind = kind, data = data, extra = extra })
+  end
+end
+
+local function end_as_gap(task)
+  end_with_error(task, 'failed', 'task_failed', 'callback_gap',
+    'Callbacks of the task are missing.')
+end
+
+local function park(task, callback)
+  local field = whole(callback.seq)
+  local packed = cmsgpack.pack({ callback.kind, callback.data, callback.extra })
+  if redis.call('HSETNX', task.parked, field, packed) == 0 then
+    return 'duplicate'
+  end
+  redis.call('ZADD', task.waiting, now, field)
+  task.parked_bytes = task.parked_bytes + #packed
+  set(task, 'parked_bytes', whole(task.parked_bytes))
+  if redis.call('ZCARD', task.waiting) > max_parked or task.parked_bytes > max_parked_bytes then
+    end_as_gap(task)
+  end
+  return 'parked'
+end
+
+local function begin_attempt(task, attempt)
+  task.attempt, task.seq, task.streamed = attempt, 1, {}
+  set(task, 'attempt', whole(attempt))
+  set(task, 'seq', '1')
+  if attempt > 1 then
+    forget_parked(task)
+    redis.call('DEL', task.text)
+    redis.call('HDEL', task.key, 'progress')
+    task.changes.progress = nil
+    run_on(task)
+    tell_status(task, 'running', ',"attempt":' .. whole(attempt) .. ',"reset":true')
+  end
+end
+
+local function receive(task, callback)
+  if not task.known then return 'unknown' end
+  if TERMINAL[task.status] then return 'late' end
+  if callback.attempt < task.attempt then return 'stale' end
+  if callback.attempt > task.attempt then begin_attempt(task, callback.attempt) end
+  if callback.seq < task.seq then return 'duplicate' end
+  if callback.seq > task.seq then return park(task, callback) end
+  take_turn(task, callback)
+  take_parked(task)
+  return 'applied'
+end
+
+local outcomes = {}
+local at = 10 + task_count
+for i = 1, callback_count do
+  local task = tasks[tonumber(ARGV[at + 1])]
+  outcomes[i] = receive(task, {
+    attempt = tonumber(ARGV[at + 2]), seq = tonumber(ARGV[at + 3]), kind = ARGV[at + 4],
+    data = ARGV[at + 5], extra = ARGV[at + 6] })
+  at = at + 6
+end
+
+local gaps, ended = {}, {}
+for i, task in ipairs(tasks) do
+  gaps[i], ended[i] = 0, 0
+  if task.known then
+    save(task)
+    ended[i] = TERMINAL[task.status] and 1 or 0
+    if ended[i] == 0 and task.parked_bytes > 0 then
+      local first = redis.call('ZRANGE', task.waiting, 0, 0, 'WITHSCORES')
+      gaps[i] = tonumber(first[2]) + gap_timeout
+    end
+  end
+end
+commit()
+return { outcomes, gaps, ended }

@@ -1,0 +1,11 @@
+--[[ Sees to it that a task is looked at no later than a moment; an earlier look stays.
+
+  KEYS[1] due times (ZSET)
+  ARGV[1] member   ARGV[2] 'at' or 'in'   ARGV[3] unix ms, or ms from now
+  Returns nothing of interest. ]]
+local at = tonumber(ARGV[3])
+if ARGV[2] == 'in' then
+  local clock = redis.call('TIME')
+  at = at + tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+end
+return redis.call('ZADD', KEYS[1], 'LT', string.format('%.0f', at), ARGV[1])

@@ -1,0 +1,147 @@
+"""Connections to Redis, chosen for each use, and what its errors mean.
+
+redis-py by itself repeats a command whose reply was lost, which doubles writes, and waits for
+minutes on a dead peer. Here nothing is repeated behind the caller's back, every command ends
+within `socket_timeout` or raises `RedisUnavailable`, and a write that may or may not have happened
+is safe to send again because it is a script that can tell.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import redis.asyncio as aioredis
+from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from common.domain.errors import OrchestratorError, Overloaded, RedisUnavailable
+from common.queues.scripts import Command, Script, Value, scripts_by_sha
+
+# A reply of Redis that is about its own state, not about our command.
+AWAY = (
+    "LOADING",
+    "READONLY",
+    "MISCONF",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "BUSY",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+)
+
+
+def connect(url: str, *, socket_timeout: float, max_connections: int = 32) -> aioredis.Redis:
+    """A client that never repeats a command by itself. Replies are bytes, RESP2 shaped.
+
+    Raises:
+        ValueError: if the URL cannot be read.
+    """
+    pool = aioredis.BlockingConnectionPool.from_url(
+        url,
+        protocol=2,
+        max_connections=max_connections,
+        timeout=socket_timeout,
+        socket_timeout=socket_timeout,
+        socket_connect_timeout=socket_timeout,
+        socket_keepalive=True,
+        health_check_interval=0,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+        client_name="agent-orchestrator",
+    )
+    client = aioredis.Redis.from_pool(pool)
+    client.response_callbacks.clear()  # replies as Redis sends them, the same for all versions
+    return client
+
+
+def meaning_of(error: Exception) -> OrchestratorError | None:
+    """What an error of redis-py means to a caller; None if it means a mistake of ours."""
+    text = str(error)
+    if isinstance(error, exceptions.OutOfMemoryError) or "OOM command not allowed" in text:
+        return Overloaded("Redis is out of memory.")
+    if isinstance(error, exceptions.ResponseError) and not _is_about_itself(error, text):
+        return None
+    if isinstance(error, exceptions.RedisError | OSError | TimeoutError):
+        return RedisUnavailable()
+    return None
+
+
+def _is_about_itself(error: exceptions.ResponseError, text: str) -> bool:
+    known = exceptions.ReadOnlyError | exceptions.AuthenticationError | exceptions.NoPermissionError
+    # Within a script the state's word stands in the middle of the line.
+    return isinstance(error, known) or any(word in text for word in AWAY)
+
+
+class Redis:
+    """Sends commands and scripts over a pool of short-lived uses; not for blocking reads."""
+
+    def __init__(self, url: str, *, socket_timeout: float = 2.0) -> None:
+        self.url = url
+        self.socket_timeout = socket_timeout
+        self._client = connect(url, socket_timeout=socket_timeout)
+
+    async def call(self, *command: Value) -> Any:
+        """Sends one command. Raises what `batch` raises, and the command's own error."""
+        return unwrap((await self.batch([command]))[0])
+
+    async def run(self, script: Script, keys: Sequence[str], *args: Value) -> Any:
+        """Runs one script. Raises what `call` raises."""
+        return await self.call(*script.call(keys, *args))
+
+    async def batch(self, commands: Sequence[Command]) -> list[Any]:
+        """Sends all commands in one go and returns a result each, in order.
+
+        A command that Redis refused has its exception as result. Scripts that Redis does not know
+        (a restart, a flush) are loaded and only their commands sent again.
+
+        Raises:
+            RedisUnavailable: if not all replies came; some commands may have happened.
+        """
+        if not commands:
+            return []
+        results = await self._send(commands)
+        unknown = [
+            i for i, result in enumerate(results) if isinstance(result, exceptions.NoScriptError)
+        ]
+        if unknown:
+            await self._load({str(commands[i][1]) for i in unknown})
+            again = await self._send([commands[i] for i in unknown])
+            for i, result in zip(unknown, again, strict=True):
+                results[i] = result
+        return results
+
+    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+        try:
+            # Waiting for a connection, connecting and answering share one deadline.
+            async with asyncio.timeout(self.socket_timeout + 0.5):
+                if len(commands) == 1:
+                    return [await self._send_one(commands[0])]
+                pipeline = self._client.pipeline(transaction=False)
+                for command in commands:
+                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+                results: list[Any] = await pipeline.execute(raise_on_error=False)
+        except (exceptions.RedisError, OSError, TimeoutError) as error:
+            raise meaning_of(error) or error from error
+        return results
+
+    async def _send_one(self, command: Command) -> Any:
+        try:
+            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+        except exceptions.ResponseError as error:
+            return error
+
+    async def _load(self, shas: set[str]) -> None:
+        bodies = scripts_by_sha()
+        for result in await self._send([("SCRIPT", "LOAD", bodies[sha].body) for sha in shas]):
+            unwrap(result)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def unwrap(result: Any) -> Any:
+    """The result itself, or its error raised as what it means."""
+    if isinstance(result, Exception):
+        raise meaning_of(result) or result from result
+    return result

@@ -1,0 +1,58 @@
+"""The Lua scripts, by name: each is one atomic step, and says in `lua/` what it does."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "lua"
+
+Value = str | bytes | int | float
+Command = tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's text and its SHA-1, by which Redis knows it."""
+
+    body: bytes
+    sha: str
+
+    def call(self, keys: Sequence[str], *args: Value) -> Command:
+        """The command that runs it, to be sent alone or within a batch."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+
+
+@cache
+def script(name: str, *preludes: str) -> Script:
+    """Loads `lua/NAME.lua`, with the files that it builds on put in front."""
+    body = b"\n".join((FOLDER / f"{part}.lua").read_bytes() for part in (*preludes, name))
+    # Redis addresses scripts by SHA-1; nothing here rests on its strength.
+    return Script(body, hashlib.sha1(body, usedforsecurity=False).hexdigest())
+
+
+@cache
+def scripts_by_sha() -> dict[str, Script]:
+    """All scripts that Redis may be found not to know, for loading them anew."""
+    return {each.sha: each for each in ALL}
+
+
+APPLY_CALLBACKS = script("apply_callbacks", "_session", "_task")
+SUBMIT_TASK = script("submit_task", "_session")
+CANCEL_TASK = script("cancel_task", "_session", "_task")
+CHECK_TASK = script("check_task", "_session", "_task")
+FAIL_TASK = script("fail_task", "_session", "_task")
+PUSH_EVENT = script("push_event", "_session")
+JOIN_SESSION = script("join_session", "_session")
+NOTE_DELIVERY = script("note_delivery")
+READ_LOG = script("read_log")
+DELIVER_TASK = script("deliver_task")
+SCHEDULE = script("schedule")
+TAKE_DUE = script("take_due")
+SETTLE_DUE = script("settle_due")
+ADD_LETTER = script("add_letter")
+BEAT = script("beat")
+BROADCAST = script("broadcast")
+
+ALL = tuple(value for value in list(globals().values()) if isinstance(value, Script))

@@ -1,0 +1,86 @@
+"""The session log: all that happened in a session, numbered without holes, for as long as kept.
+
+The log is the truth; what is published beside it is a hint that happens to carry the events.
+"""
+
+from dataclasses import dataclass
+
+import orjson
+
+from common.domain.actions import WebSocketSendAction
+from common.domain.events import Event
+from common.domain.ids import SessionKey
+from common.queues.keys import Keys
+from common.queues.redis import Redis
+from common.queues.scripts import JOIN_SESSION, PUSH_EVENT, READ_LOG
+from common.queues.session_calls import SessionCalls
+
+REMEMBER_ACTIONS = 24 * 3600  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogState:
+    """Where a log stands. `oldest` is 0 where no event is kept."""
+
+    epoch: str
+    last: int
+    oldest: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPage:
+    """Events in order of their offsets, and the log's state at the moment of reading."""
+
+    state: LogState | None  # None: the session has no log
+    events: tuple[Event, ...]
+
+
+class SessionLog:
+    """Reads logs, begins them, and puts a back-end's pushes into them."""
+
+    def __init__(self, redis: Redis, keys: Keys, calls: SessionCalls) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._calls = calls
+
+    async def join(self, session: SessionKey) -> LogState:
+        """Where the log stands; begins it if there is none."""
+        reply = await self._redis.call(*self._calls.call(JOIN_SESSION, session, []))
+        return _state_of(reply)
+
+    async def read(self, session: SessionKey, after: int, limit: int) -> LogPage:
+        """At most `limit` events that follow the offset `after`."""
+        reply = await self._redis.run(
+            READ_LOG,
+            [self._keys.session_meta(session), self._keys.session_log(session)],
+            after,
+            limit,
+        )
+        if not reply[0]:
+            return LogPage(state=None, events=())
+        pairs = zip(reply[3::2], reply[4::2], strict=True)
+        return LogPage(
+            state=_state_of(reply), events=tuple(Event(offset, entry) for offset, entry in pairs)
+        )
+
+    async def push(self, action: WebSocketSendAction) -> bool:
+        """Puts the action's data into the log. False if that action had been put in before."""
+        added = await self._redis.call(
+            *self._calls.call(
+                PUSH_EVENT,
+                action.session,
+                [self._keys.pushed(action.session, action.action_id)],
+                REMEMBER_ACTIONS,
+                action.message_type,
+                orjson.dumps(action.message_data),
+                orjson.dumps(action.metadata) if action.metadata else b"",
+            )
+        )
+        return bool(added)
+
+
+def _state_of(reply: list[bytes | int]) -> LogState:
+    epoch, last, oldest = reply[:3]
+    if not isinstance(epoch, bytes):
+        raise TypeError(epoch)
+    return LogState(epoch=epoch.decode(), last=int(last), oldest=int(oldest))

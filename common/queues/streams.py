@@ -1,0 +1,135 @@
+"""A stream read by a consumer group: taken, handled, then acked and deleted, so it never grows.
+
+What a reader took and did not finish (it died, or its reply was lost) stays pending and is claimed
+by whoever looks, itself included. Handling the same entry twice must therefore be harmless.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import exceptions
+
+from common.queues.redis import Redis, connect, meaning_of, unwrap
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a stream, as it was added."""
+
+    id: bytes
+    fields: Mapping[bytes, bytes]
+
+
+class ConsumerStream:
+    """One consumer's view of a stream. Only `read` blocks; it has a connection of its own."""
+
+    def __init__(self, redis: Redis, stream: str, group: str, consumer: str) -> None:
+        self._redis = redis
+        self.name = stream
+        self._group = group
+        self._consumer = consumer
+        self._reader: Any = None
+
+    async def ensure_group(self) -> None:
+        """Makes stream and group where they are missing, from the stream's very beginning."""
+        await create_group(self._redis, self.name, self._group)
+
+    async def read(self, count: int, wait_seconds: float) -> list[Entry]:
+        """At most `count` new entries; waits for the first up to `wait_seconds`.
+
+        Raises:
+            RedisUnavailable: then entries may have been taken; `claim` finds them.
+        """
+        if self._reader is None:
+            # A reply may take as long as the wait; only then is silence a fault.
+            timeout = wait_seconds + self._redis.socket_timeout
+            self._reader = connect(self._redis.url, socket_timeout=timeout, max_connections=1)
+        block = max(1, int(wait_seconds * 1000))
+        command = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count)
+        try:
+            reply = await self._reader.execute_command(
+                *command, "BLOCK", block, "STREAMS", self.name, ">"
+            )
+        except exceptions.ResponseError as error:
+            if not is_missing_group(error):
+                raise meaning_of(error) or error from error
+            await self.ensure_group()
+            return []
+        except (exceptions.RedisError, OSError, TimeoutError) as error:
+            raise meaning_of(error) or error from error
+        return [entry for _, items in reply or () for entry in _entries(items)]
+
+    async def claim(self, min_idle_seconds: float, count: int) -> list[Entry]:
+        """Takes over entries that nobody has touched for so long, at most `count`."""
+        try:
+            reply = await self._redis.call(
+                *("XAUTOCLAIM", self.name, self._group, self._consumer),
+                *(int(min_idle_seconds * 1000), "0-0", "COUNT", count),
+            )
+        except exceptions.ResponseError as error:
+            if not is_missing_group(error):
+                raise
+            await self.ensure_group()
+            return []
+        if any(not item or not item[1] for item in reply[1]):
+            await self._forget_deleted()
+        return _entries(reply[1])
+
+    async def _forget_deleted(self) -> None:
+        """Acks entries that were deleted while pending; Redis 7 does so itself, 6.2 does not."""
+        pending = await self._redis.call(
+            *("XPENDING", self.name, self._group, "-", "+", 100, self._consumer)
+        )
+        ids = [item[0] for item in pending]
+        found = await self._redis.batch([("XRANGE", self.name, id_, id_) for id_ in ids])
+        gone = [id_ for id_, entries in zip(ids, found, strict=True) if not unwrap(entries)]
+        if gone:
+            await self._redis.call("XACK", self.name, self._group, *gone)
+
+    async def finish(self, ids: Sequence[bytes]) -> None:
+        """Acks and deletes what has been handled."""
+        if ids:
+            acked, deleted = await self._redis.batch(
+                [("XACK", self.name, self._group, *ids), ("XDEL", self.name, *ids)]
+            )
+            unwrap(acked)
+            unwrap(deleted)
+
+    async def waiting(self) -> tuple[int, int]:
+        """How many entries are taken but not finished, and how many nobody has taken yet."""
+        pending, length = await self._redis.batch(
+            [("XPENDING", self.name, self._group), ("XLEN", self.name)]
+        )
+        taken = 0 if isinstance(pending, Exception) else int(pending[0])
+        return taken, max(0, unwrap(length) - taken)
+
+    async def close(self) -> None:
+        """Ends the reading connection."""
+        if self._reader is not None:
+            await self._reader.aclose()
+            self._reader = None
+
+
+async def create_group(redis: Redis, stream: str, group: str) -> None:
+    """Makes a consumer group from id 0: what was added before it exists is not skipped."""
+    try:
+        await redis.call("XGROUP", "CREATE", stream, group, "0", "MKSTREAM")
+    except exceptions.ResponseError as error:
+        if "BUSYGROUP" not in str(error):
+            raise
+
+
+def is_missing_group(error: exceptions.ResponseError) -> bool:
+    """Whether the stream or its group is gone: a flush, or a Redis that lost its data."""
+    return "NOGROUP" in str(error) or "UNBLOCKED" in str(error) or "no such key" in str(error)
+
+
+def _entries(items: Sequence[Any]) -> list[Entry]:
+    """Entries of a reply; one deleted while it was pending comes without id or fields."""
+    return [Entry(item[0], fields_of(item[1])) for item in items if item and item[1]]
+
+
+def fields_of(flat: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    """An entry's fields, which Redis sends as one flat list."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))

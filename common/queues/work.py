@@ -1,0 +1,135 @@
+"""The work queue: three streams from which the Agent Execution Service takes tasks (section 5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.domain.actions import Priority
+from common.domain.ids import SessionKey, TaskId
+from common.queues.dead_letters import DeadLetters
+from common.queues.keys import WORK_GROUP, Keys
+from common.queues.redis import Redis, unwrap
+from common.queues.scripts import DELIVER_TASK, Command
+from common.queues.streams import Entry, create_group, fields_of
+
+REMEMBER_ADDED = 24 * 3600  # seconds; longer than any task may take
+TAKEN_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A task on its way into a work stream. `action` ends where the deadline's value goes."""
+
+    session: SessionKey
+    task_id: TaskId
+    priority: Priority
+    timeout_ms: int
+    action: bytes
+    round: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenEntry:
+    """An entry that a worker took and has not finished."""
+
+    stream: str
+    entry: Entry
+    task_id: TaskId
+    idle_ms: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkDepth:
+    """How many entries no worker has taken, by priority, and how many workers are known."""
+
+    untaken: dict[str, int]
+    consumers: int
+
+
+class WorkQueue:
+    """The orchestrator's side of the work streams; workers have `work_consumer`."""
+
+    def __init__(self, redis: Redis, keys: Keys, letters: DeadLetters) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._letters = letters
+
+    async def ensure_groups(self) -> None:
+        for stream in self._keys.work_streams:
+            await create_group(self._redis, stream, WORK_GROUP)
+
+    def deliver(self, delivery: Delivery) -> Command:
+        """The command that adds a task to its stream once a round; returns id and deadline."""
+        stream = self._keys.work_stream(delivery.priority)
+        mark = self._keys.added(stream, delivery.task_id, delivery.round)
+        return DELIVER_TASK.call(
+            [stream, mark], delivery.task_id, delivery.action, delivery.timeout_ms, REMEMBER_ADDED
+        )
+
+    async def taken(self) -> list[TakenEntry]:
+        """The entries in workers' hands, those longest untouched among the first of each stream."""
+        found: list[TakenEntry] = []
+        for stream in self._keys.work_streams:
+            pending = await self._redis.call("XPENDING", stream, WORK_GROUP, "-", "+", TAKEN_PAGE)
+            found += await self._look_at(stream, [(item[0], int(item[2])) for item in pending])
+        return found
+
+    async def _look_at(self, stream: str, pending: Sequence[tuple[bytes, int]]) -> list[TakenEntry]:
+        entries = await self._redis.batch(
+            [("XRANGE", stream, entry_id, entry_id) for entry_id, _ in pending]
+        )
+        whole = [
+            (Entry(entry_id, fields_of(unwrap(entry)[0][1])), idle_ms)
+            for (entry_id, idle_ms), entry in zip(pending, entries, strict=True)
+            if unwrap(entry)
+        ]
+        task_ids = [TaskId(entry.fields.get(b"task_id", b"").decode()) for entry, _ in whole]
+        attempts = await self._redis.batch(
+            [("GET", self._keys.attempt(task_id)) for task_id in task_ids]
+        )
+        return [
+            TakenEntry(
+                stream=stream,
+                entry=entry,
+                task_id=task_id,
+                idle_ms=idle_ms,
+                attempt=int(unwrap(attempt) or 0),
+            )
+            for (entry, idle_ms), task_id, attempt in zip(whole, task_ids, attempts, strict=True)
+        ]
+
+    async def bury(self, taken: TakenEntry, reason: str) -> bool:
+        """Moves an entry to the dead letters. False if another instance had done so."""
+        buried = await self._letters.bury_work(taken.stream, taken.entry, reason)
+        for result in await self._redis.batch(
+            [
+                ("XACK", taken.stream, WORK_GROUP, taken.entry.id),
+                ("XDEL", taken.stream, taken.entry.id),
+            ]
+        ):
+            unwrap(result)
+        return buried
+
+    async def depth(self) -> WorkDepth:
+        """What waits for a worker."""
+        lengths = await self._redis.batch([("XLEN", each) for each in self._keys.work_streams])
+        pendings = await self._redis.batch(
+            [("XPENDING", each, WORK_GROUP) for each in self._keys.work_streams]
+        )
+        untaken = {}
+        for priority, length, pending in zip(Priority, lengths, pendings, strict=True):
+            taken = 0 if isinstance(pending, Exception) else int(pending[0])
+            untaken[str(priority)] = max(0, int(unwrap(length)) - taken)
+        return WorkDepth(untaken=untaken, consumers=await self._consumers())
+
+    async def _consumers(self) -> int:
+        replies = await self._redis.batch(
+            [("XINFO", "CONSUMERS", each, WORK_GROUP) for each in self._keys.work_streams]
+        )
+        names = {
+            consumer[1]
+            for reply in replies
+            if not isinstance(reply, Exception)
+            for consumer in reply
+        }
+        return len(names)
