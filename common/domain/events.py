@@ -11,7 +11,7 @@ A *frame* is the entry with its address and offset put behind, byte for byte, ne
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -42,12 +42,19 @@ MAX_JOINED = 256 * 1024  # characters of text in one joined frame
 RESERVED_TYPES = frozenset(FrameType) - PUSHABLE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
-    """One kept event: its number in the session's log, and its entry."""
+    """One kept event: its number in the session's log, and its entry. Not to be changed."""
 
     offset: int
     entry: bytes
+    _frame: bytes | None = field(default=None, repr=False, compare=False)
+
+    def frame(self, address: bytes) -> bytes:
+        """The event's frame, made once however many connections of its session want it."""
+        if self._frame is None:
+            self._frame = b'%b%b,"offset":%d}' % (self.entry[:-1], address, self.offset)
+        return self._frame
 
 
 def encode_entry(
@@ -78,11 +85,6 @@ def encode_frame(entry: bytes, address: bytes) -> bytes:
     return b"%b%b}" % (entry[:-1], address)
 
 
-def encode_event_frame(event: Event, address: bytes) -> bytes:
-    """The frame of a kept event."""
-    return b'%b%b,"offset":%d}' % (event.entry[:-1], address, event.offset)
-
-
 def encode_reply(
     type_: FrameType, data: bytes, timestamp: str, address: bytes, id_: str | None
 ) -> bytes:
@@ -100,7 +102,7 @@ class Frame:
 
 
 def frames_of(events: Iterable[Event], address: bytes) -> list[Frame]:
-    return [Frame(event.offset, encode_event_frame(event, address)) for event in events]
+    return [Frame(event.offset, event.frame(address)) for event in events]
 
 
 class Compactor:
@@ -123,7 +125,7 @@ class Compactor:
             delta = _plain_delta(event)
             if delta is None:
                 yield from self.flush()
-                yield Frame(event.offset, encode_event_frame(event, self._address))
+                yield Frame(event.offset, event.frame(self._address))
                 continue
             if delta["task_id"] != self._task_id or self._size > MAX_JOINED:
                 yield from self.flush()
@@ -142,13 +144,13 @@ class Compactor:
             return
         (first, _), (last, _) = run[0], run[-1]
         if first is last:
-            yield Frame(first.offset, encode_event_frame(first, self._address))
+            yield Frame(first.offset, first.frame(self._address))
             return
         text = orjson.dumps({"text": "".join(text for _, text in run)})
         task_id = TaskId(self._task_id)
         entry = encode_entry(FrameType.AGENT_DELTA, text, self._timestamp, task_id)
         address = b'%b,"from_offset":%d' % (self._address, first.offset)
-        yield Frame(last.offset, encode_event_frame(Event(last.offset, entry), address))
+        yield Frame(last.offset, Event(last.offset, entry).frame(address))
 
 
 def _plain_delta(event: Event) -> Mapping[str, Any] | None:

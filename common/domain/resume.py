@@ -31,15 +31,18 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Events that a session's channel told: numbered from `first` on."""
+    """Events that a session's channel told: at least one, their offsets without holes."""
 
     epoch: str
-    first: int
-    entries: tuple[bytes, ...]
+    events: tuple[Event, ...]
+
+    @property
+    def first(self) -> int:
+        return self.events[0].offset
 
     @property
     def last(self) -> int:
-        return self.first + len(self.entries) - 1
+        return self.events[-1].offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class ResumeRequest:
 class Joined:
     """How a join came out, as `connection_ack` tells it."""
 
-    epoch: str
+    epoch: str | None
     last: int
     start: int  # the offset after which events are written
     recovered: bool
@@ -76,7 +79,7 @@ class Joined:
         return self.last - self.start
 
 
-def join(request: ResumeRequest, epoch: str, last: int, oldest: int) -> Joined:
+def join(request: ResumeRequest, epoch: str | None, last: int, oldest: int) -> Joined:
     """Decides where a connection starts. `oldest` is the first offset kept, 0 where none is."""
     kept_from = (oldest or last + 1) - 1  # everything after this offset is kept
     offset = request.offset
@@ -147,21 +150,17 @@ class Resume:
             return Step(events=fresh)
         return Step(events=fresh, read=True)
 
-    def _take(self, message: Published) -> list[Event]:
+    def _take(self, message: Published) -> Sequence[Event]:
         """The part of a message that follows `position`; it overlaps or adjoins."""
-        skip = self.position + 1 - message.first
-        fresh = [
-            Event(self.position + number, entry)
-            for number, entry in enumerate(message.entries[skip:], start=1)
-        ]
+        fresh = message.events[max(0, self.position + 1 - message.first) :]
         if fresh:
             self.position = fresh[-1].offset
         return fresh
 
     def _hold(self, message: Published) -> None:
-        if self._buffered + len(message.entries) <= BUFFERED_EVENTS:
+        if self._buffered + len(message.events) <= BUFFERED_EVENTS:
             self._buffer.append(message)
-            self._buffered += len(message.entries)
+            self._buffered += len(message.events)
 
     def _drain_buffer(self) -> list[Event]:
         """Whatever held messages continue from `position`; those behind a hole stay out."""
@@ -170,7 +169,7 @@ class Resume:
             if message.first <= self.position + 1:
                 fresh += self._take(message)
         self._buffer = [each for each in self._buffer if each.last > self.position]
-        self._buffered = sum(len(each.entries) for each in self._buffer)
+        self._buffered = sum(len(each.events) for each in self._buffer)
         return fresh
 
     def _forget_buffer(self) -> None:

@@ -1,4 +1,4 @@
-"""Pushes of other services: the stream `P`+`actions`, and broadcasts to all instances (section 5)."""
+"""Pushes of other services: stream `P`+`actions`, and broadcasts to all instances (section 5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -14,12 +14,14 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import structlog
 from redis import exceptions
 
 from common.domain.errors import OrchestratorError
+from common.domain.events import Event
 from common.domain.ids import SessionKey
 from common.domain.resume import Published
 from common.queues.actions import Broadcast, decode_broadcast
@@ -136,7 +138,7 @@ class Bridge:
 
     async def _listen_for_ever(self) -> None:
         while True:
-            connection = self._pool.make_connection()
+            connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
                 await connection.connect()
                 await self._listen(connection)
@@ -149,7 +151,7 @@ class Bridge:
             await asyncio.sleep(random.uniform(0.1, 1) * RECONNECT_DELAY)  # noqa: S311
 
     async def _listen(self, connection: Any) -> None:
-        # Everything wanted is asked for on the new connection; what waited to be sent is part of it.
+        # All that is wanted is asked for anew; what still waited to be sent is part of it.
         self._outbox = [("SUBSCRIBE", channel) for channel in self._sessions]
         await connection.send_command("SUBSCRIBE", self._canary, self._keys.broadcasts)
         self._outgoing.set()
@@ -201,8 +203,8 @@ class Bridge:
         head, *entries = payload.split(b"\n")
         match head.split():
             case [b"E", epoch, first]:
-                published = Published(epoch.decode(), int(first), tuple(entries))
-                return Heard(session, published)
+                events = tuple(map(Event, count(int(first)), entries))
+                return Heard(session, Published(epoch.decode(), events))
             case _:
                 return HeardPassing(session, tuple(entries))
 

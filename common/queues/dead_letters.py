@@ -1,4 +1,4 @@
-"""Dead letters: what could not be used, kept with its reason instead of being dropped (section 5)."""
+"""Dead letters: what could not be used, kept with its reason, not dropped (section 5)."""
 
 from collections.abc import Mapping
 

@@ -34,6 +34,7 @@ class Keys:
         self.dead_callbacks = f"{prefix}dead:callbacks"
         self.callbacks = f"{prefix}callbacks:{{{self.dead_callbacks}}}"
         self.broadcasts = f"{prefix}broadcasts"
+        self.scan_lease = f"{prefix}scan-lease"
         self.instances = f"{prefix}instances:{{instances}}"
         self.instance_facts = f"{prefix}instance-facts:{{instances}}"
         self.work_streams = tuple(self.work_stream(priority) for priority in Priority)

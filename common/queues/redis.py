@@ -30,6 +30,8 @@ AWAY = (
     "TRYAGAIN",
 )
 
+BREATH = 0.3  # seconds for which Redis counts as away once it was found so
+
 
 def connect(url: str, *, socket_timeout: float, max_connections: int = 32) -> aioredis.Redis:
     """A client that never repeats a command by itself. Replies are bytes, RESP2 shaped.
@@ -80,6 +82,7 @@ class Redis:
         self.url = url
         self.socket_timeout = socket_timeout
         self._client = connect(url, socket_timeout=socket_timeout)
+        self._away_until = 0.0
 
     async def call(self, *command: Value) -> Any:
         """Sends one command. Raises what `batch` raises, and the command's own error."""
@@ -112,6 +115,10 @@ class Redis:
         return results
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._away_until:
+            # Who queued up behind the call that found Redis away need not wait as long again.
+            raise RedisUnavailable
         try:
             # Waiting for a connection, connecting and answering share one deadline.
             async with asyncio.timeout(self.socket_timeout + 0.5):
@@ -119,9 +126,10 @@ class Redis:
                     return [await self._send_one(commands[0])]
                 pipeline = self._client.pipeline(transaction=False)
                 for command in commands:
-                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+                    pipeline.execute_command(*command)
                 results: list[Any] = await pipeline.execute(raise_on_error=False)
         except (exceptions.RedisError, OSError, TimeoutError) as error:
+            self._away_until = loop.time() + BREATH
             raise meaning_of(error) or error from error
         return results
 

@@ -22,7 +22,7 @@ REMEMBER_ACTIONS = 24 * 3600  # seconds
 class LogState:
     """Where a log stands. `oldest` is 0 where no event is kept."""
 
-    epoch: str
+    epoch: str | None  # None: the session has no log
     last: int
     oldest: int
 
@@ -31,7 +31,7 @@ class LogState:
 class LogPage:
     """Events in order of their offsets, and the log's state at the moment of reading."""
 
-    state: LogState | None  # None: the session has no log
+    state: LogState
     events: tuple[Event, ...]
 
 
@@ -56,8 +56,6 @@ class SessionLog:
             after,
             limit,
         )
-        if not reply[0]:
-            return LogPage(state=None, events=())
         pairs = zip(reply[3::2], reply[4::2], strict=True)
         return LogPage(
             state=_state_of(reply), events=tuple(Event(offset, entry) for offset, entry in pairs)
@@ -81,6 +79,5 @@ class SessionLog:
 
 def _state_of(reply: list[bytes | int]) -> LogState:
     epoch, last, oldest = reply[:3]
-    if not isinstance(epoch, bytes):
-        raise TypeError(epoch)
-    return LogState(epoch=epoch.decode(), last=int(last), oldest=int(oldest))
+    name = epoch.decode() if isinstance(epoch, bytes) and epoch else None
+    return LogState(epoch=name, last=int(last), oldest=int(oldest))

@@ -13,6 +13,7 @@ from common.queues.streams import Entry, create_group, fields_of
 
 REMEMBER_ADDED = 24 * 3600  # seconds; longer than any task may take
 TAKEN_PAGE = 100
+SCAN_MS = 800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +67,24 @@ class WorkQueue:
             [stream, mark], delivery.task_id, delivery.action, delivery.timeout_ms, REMEMBER_ADDED
         )
 
+    async def may_scan(self) -> bool:
+        """True for one instance at a time, about once a second: one scan serves them all."""
+        granted = await self._redis.call("SET", self._keys.scan_lease, "1", "NX", "PX", SCAN_MS)
+        return granted is not None
+
     async def taken(self) -> list[TakenEntry]:
-        """The entries in workers' hands, those longest untouched among the first of each stream."""
+        """The entries in workers' hands."""
         found: list[TakenEntry] = []
         for stream in self._keys.work_streams:
-            pending = await self._redis.call("XPENDING", stream, WORK_GROUP, "-", "+", TAKEN_PAGE)
-            found += await self._look_at(stream, [(item[0], int(item[2])) for item in pending])
+            start = "-"
+            while True:
+                pending = await self._redis.call(
+                    "XPENDING", stream, WORK_GROUP, start, "+", TAKEN_PAGE
+                )
+                found += await self._look_at(stream, [(item[0], int(item[2])) for item in pending])
+                if len(pending) < TAKEN_PAGE:
+                    break
+                start = f"({pending[-1][0].decode()}"
         return found
 
     async def _look_at(self, stream: str, pending: Sequence[tuple[bytes, int]]) -> list[TakenEntry]:

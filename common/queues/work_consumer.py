@@ -5,9 +5,10 @@ and deleted only by the newest attempt, in one atomic step. So a worker that sle
 visibility timeout finds out before it can do harm.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from common.domain.ids import TaskId
 from common.queues.keys import WORK_GROUP, Keys
 from common.queues.redis import Redis, connect, meaning_of, unwrap
 from common.queues.scripts import Command, Script, Value, script
+from common.queues.streams import fields_of, is_missing_group
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +46,10 @@ REAP = script("work_reap")
 
 class GroupMissing(TemporaryError):
     """The orchestrator has not made the work streams' consumer group yet."""
+
+
+class RedisRefused(Exception):
+    """Redis does not accept this worker: a wrong password, or too few rights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +99,18 @@ class Report(NamedTuple):
     data: bytes
 
     def command(self) -> Command:
-        fields: list[Value] = []
-        for name, value in zip(self._fields[1:], self[1:], strict=True):
-            fields += (name, value)
-        return ("XADD", self.stream, "*", *fields)
+        return (
+            *("XADD", self.stream, "*"),
+            *("task_id", self.task_id, "tenant_id", self.tenant_id, "session_id", self.session_id),
+            *("attempt", self.attempt, "seq", self.seq, "type", self.type, "data", self.data),
+        )
 
 
 class WorkConsumer:
     """One consumer of the work streams, its name unique to one start of one worker.
 
-    Every method raises `RedisUnavailable` (or another `TemporaryError`) if it may not have happened;
-    each is safe to call again. Loss and return of Redis are logged here, once each.
+    Every method raises `RedisUnavailable` (or another `TemporaryError`) if it may not have
+    happened; each is safe to call again. Loss and return of Redis are logged here, once each.
     """
 
     def __init__(self, url: str, keys: Keys, name: str, *, socket_timeout: float = 2.0) -> None:
@@ -120,6 +127,7 @@ class WorkConsumer:
         self._next_claim = self._next_reap = 0.0
         self._floor_ms = 0
         self._away = False
+        self._waiting_as: int | None = None
 
     # Taking work.
 
@@ -136,7 +144,7 @@ class WorkConsumer:
             for stream in self._keys.work_streams:
                 if len(entries) < count:
                     entries += await self._read(count - len(entries), stream)
-            entries = entries or await self._read(1, *self._keys.work_streams, wait=True)
+            entries = entries or await self._wait()
         self._held.update((each.stream, each.entry_id) for each in entries)
         # A read that waits counts for each stream: two that were filled at once give one too many.
         await self._return(entries[count:])
@@ -156,11 +164,22 @@ class WorkConsumer:
             *("XREADGROUP", "GROUP", WORK_GROUP, self.name, "COUNT", count, *block),
             *("STREAMS", *streams, *(">" for _ in streams)),
         )
-        return [
-            WorkEntry(stream.decode(), entry_id.decode(), fields)
-            for stream, entries in found or ()
-            for entry_id, fields in entries
-        ]
+        return [each for stream, items in found or () for each in _entries(stream.decode(), items)]
+
+    async def _wait(self) -> list[WorkEntry]:
+        """The next entry of any stream, or none within a second, or none since `wake`."""
+        self._waiting_as = await self._reader.execute_command("CLIENT", "ID")  # type: ignore[no-untyped-call]
+        try:
+            return await self._read(1, *self._keys.work_streams, wait=True)
+        finally:
+            self._waiting_as = None
+
+    async def wake(self) -> None:
+        """Ends a `take` that waits. Cancelling it instead could lose sight of an entry."""
+        with suppress(TemporaryError):
+            while self._waiting_as is not None:
+                await self._send(("CLIENT", "UNBLOCK", self._waiting_as))
+                await asyncio.sleep(0.01)
 
     async def _idle(self, count: int) -> list[WorkEntry]:
         """What other workers hold and no longer refresh."""
@@ -216,7 +235,8 @@ class WorkConsumer:
             ("GET", self._keys.cancel(task_id)),
             ("TIME",),
         )
-        return Begun(attempt, _text(cancel), seconds * 1000 + micros // 1000)
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        return Begun(attempt, None if cancel is None else cancel.decode(errors="replace"), now_ms)
 
     async def refresh(self, lease: Lease) -> bool:
         """Keeps the entry from being claimed. False: a newer attempt has begun, let go of it."""
@@ -274,7 +294,7 @@ class WorkConsumer:
 
     @asynccontextmanager
     async def control(self) -> AsyncIterator[AsyncIterator[tuple[TaskId, str]]]:
-        """Subscribed to the control channel while entered; gives the cancellations as they are told.
+        """Subscribed to the control channel while entered; gives cancellations as they are told.
 
         A hint only: what was said while Redis was away is found by `cancelled`.
         """
@@ -299,8 +319,19 @@ class WorkConsumer:
 
     # Coming and going.
 
-    async def ping(self) -> None:
-        await self._send(("PING",))
+    async def greet(self) -> None:
+        """Finds out whether Redis would have us at all.
+
+        Raises:
+            RedisRefused: if it would not. A Redis that is away may still come.
+        """
+        try:
+            await self._send(("PING",))
+        except TemporaryError as error:
+            if isinstance(
+                error.__cause__, exceptions.AuthenticationError | exceptions.NoPermissionError
+            ):
+                raise RedisRefused(str(error.__cause__)) from error
 
     async def retire(self) -> None:
         """Gives back all that is left and removes this consumer from the streams."""
@@ -337,7 +368,7 @@ class WorkConsumer:
             yield
         except exceptions.ResponseError as error:
             self._reply_lost |= loses_entries
-            if "NOGROUP" in str(error):
+            if is_missing_group(error):
                 raise GroupMissing from error
             raise self._lost(meaning_of(error) or error, error) from error
         except (exceptions.RedisError, OSError, TimeoutError) as error:
@@ -359,11 +390,7 @@ class WorkConsumer:
 
 
 def _entries(stream: str, found: Iterable[tuple[bytes, list[bytes]]]) -> list[WorkEntry]:
-    """Entries as a script gives them: names and values of the fields in one flat list."""
-    return [
-        WorkEntry(stream, entry_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
-        for entry_id, flat in found
-    ]
+    return [WorkEntry(stream, entry_id.decode(), fields_of(flat)) for entry_id, flat in found]
 
 
 def _cancel_message(data: bytes) -> tuple[TaskId, str] | None:
@@ -375,7 +402,3 @@ def _cancel_message(data: bytes) -> tuple[TaskId, str] | None:
     if not isinstance(said, dict) or said.get("type") != "cancel":
         return None
     return TaskId(str(said.get("task_id"))), str(said.get("reason") or "")
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode(errors="replace")

@@ -1,0 +1,115 @@
+"""What time demands: deadlines, grace periods, gaps, worn-out tasks, what a crash left undone."""
+
+import asyncio
+import time
+
+import structlog
+
+from actors.counters import Counters
+from actors.loop_actor import LoopActor
+from common.domain.errors import OrchestratorError
+from common.queues.due import DueTask, DueTimes
+from common.queues.instances import Instances
+from common.queues.tasks import TaskStore
+from common.queues.work import TakenEntry, WorkQueue
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY = 0.25  # seconds; deadlines and grace periods are noticed within one second
+DUE_BATCH = 100  # of each shard
+WORN_OUT_EVERY = 1.0
+BEAT_EVERY = 3.0
+
+
+class LookAgain:
+    """Told by the actor to itself."""
+
+
+class HousekeeperActor(LoopActor):
+    """Looks at what is due, several times a second, on each instance; each item is had by one.
+
+    No clock of this machine decides anything: due times and leases are Redis's own.
+    """
+
+    def __init__(
+        self,
+        instance_id: str,
+        tasks: TaskStore,
+        due: DueTimes,
+        work: WorkQueue,
+        instances: Instances,
+        counters: Counters,
+        *,
+        max_attempts: int,
+        visibility_timeout_ms: int,
+    ) -> None:
+        super().__init__()
+        self._instance_id = instance_id
+        self._tasks = tasks
+        self._due = due
+        self._work = work
+        self._instances = instances
+        self._counters = counters
+        self._max_attempts = max_attempts
+        self._visibility_timeout_ms = visibility_timeout_ms
+        self._next: dict[str, float] = {}
+        self._away = False
+
+    def on_start(self) -> None:
+        self.actor_ref.tell(LookAgain())
+
+    async def on_receive(self, _: LookAgain) -> None:
+        try:
+            await self._look()
+        except OrchestratorError as error:
+            if not self._away:
+                log.warning("housekeeping.interrupted", error=error.code)
+            self._away = True
+        else:
+            self._away = False
+        self._counters.redis_away = self._away
+        await asyncio.sleep(LOOK_EVERY)
+        self.actor_ref.tell(LookAgain())
+
+    async def on_stop(self) -> None:
+        try:
+            await self._instances.leave(self._instance_id)
+        except OrchestratorError as error:
+            log.warning("instance.left_silently", error=error.code)
+
+    async def _look(self) -> None:
+        due = await self._due.take(DUE_BATCH)
+        await asyncio.gather(*map(self._check, due))
+        if self._is_time("beat", BEAT_EVERY):
+            self._counters.cluster = await self._instances.beat(
+                self._instance_id, self._counters.connections, self._counters.sessions
+            )
+        if self._is_time("worn_out", WORN_OUT_EVERY) and await self._work.may_scan():
+            for taken in await self._work.taken():
+                if self._is_worn_out(taken):
+                    await self._bury(taken)
+
+    def _is_time(self, what: str, every: float) -> bool:
+        now = time.monotonic()
+        if now < self._next.get(what, 0.0):
+            return False
+        self._next[what] = now + every
+        return True
+
+    async def _check(self, due: DueTask) -> None:
+        ended = await self._tasks.check(due)
+        if ended is not None:
+            log.info("task.tidied", task_id=due.task_id, status=ended)
+
+    def _is_worn_out(self, taken: TakenEntry) -> bool:
+        """Above `max_attempts`, or at it and untouched past the visibility timeout (section 5)."""
+        if taken.attempt > self._max_attempts:
+            return True
+        return taken.attempt == self._max_attempts and taken.idle_ms >= self._visibility_timeout_ms
+
+    async def _bury(self, taken: TakenEntry) -> None:
+        await self._tasks.fail(
+            taken.task_id, "max_attempts", f"The task was tried {self._max_attempts} times."
+        )
+        if await self._work.bury(taken, "max_attempts"):
+            log.warning("task.worn_out", task_id=taken.task_id, attempt=taken.attempt)

@@ -1,0 +1,336 @@
+"""One connection of a session: what the client has, what it is told next, what it asks for."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+from pykka import ActorDeadError, Timeout
+
+from actors.counters import Counters
+from actors.loop_actor import LoopActor, LoopRef
+from actors.transport import Transport
+from common.domain.actions import ChatAction
+from common.domain.answers import answer_body, refusal_body
+from common.domain.errors import InternalError, OrchestratorError, Overloaded, RedisUnavailable
+from common.domain.events import Compactor, Event, FrameType, address_of, encode_frame, encode_reply
+from common.domain.ids import SessionKey
+from common.domain.resume import Joined, Phase, Published, Resume, ResumeRequest, Step, join
+from common.domain.times import now_ms, rfc3339
+from common.queues.session_log import SessionLog
+
+log = structlog.get_logger(__name__)
+
+PAGE = 1000  # events of one read
+ANSWER_WITHIN = 5.0  # seconds
+MAX_UNANSWERED = 64  # commands of one connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Who connected, and how."""
+
+    connection_id: str
+    session: SessionKey
+    user_id: str | None
+    request: ResumeRequest
+    compact: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionPolicy:
+    """What all connections of an instance are told and held to."""
+
+    instance_id: str
+    ping_interval: float  # seconds
+    max_message_bytes: int
+    max_bad_frames: int
+    send_buffer_bytes: int
+
+
+# What the socket and the ConnectionManager tell a SessionActor.
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A well-formed client frame that asks for something."""
+
+    id: str | None
+    action: ChatAction
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A client's own ping."""
+
+    id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A client frame that cannot be served; a bad one counts towards the limit."""
+
+    id: str | None
+    error: OrchestratorError
+    is_bad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """Entries for those who are connected, not kept."""
+
+    entries: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The instance closes this connection."""
+
+    code: int
+    reason: str
+
+
+class Doubt:
+    """Something may have been missed: the log will tell."""
+
+
+class SocketClosed:
+    """The client is gone."""
+
+
+# What a SessionActor tells itself.
+
+
+class ReadLog:
+    """The next page of the replay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The router is done with a command."""
+
+    id: str | None
+    answer: Any  # what the router answers, or the error it refused with
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Told to the ConnectionManager: this connection is no more."""
+
+    session: SessionKey
+    connection_id: str
+
+
+class SessionActor(LoopActor):
+    """Writes a session's events to one connection, each once and in order (`Resume` decides).
+
+    Temporary: if it fails its socket is closed with 4500, and the client resumes on a fresh one.
+    A client that reads too slowly is closed with 4008; a replay goes at the socket's own pace.
+    """
+
+    mailbox_size = 1000
+
+    def __init__(
+        self,
+        connection: Connection,
+        transport: Transport,
+        policy: ConnectionPolicy,
+        session_log: SessionLog,
+        router: LoopRef,
+        manager: LoopRef,
+        counters: Counters,
+    ) -> None:
+        super().__init__()
+        self._connection = connection
+        self._transport = transport
+        self._policy = policy
+        self._log = session_log
+        self._router = router
+        self._manager = manager
+        self._counters = counters
+        self._address = address_of(connection.session)
+        self._resume: Resume | None = None
+        self._compactor = Compactor(self._address) if connection.compact else None
+        self._replayed_up_to = 0  # bytes queued when the replay's last frame was written
+        self._bad_frames = 0
+        self._unanswered = 0
+        self._closed = False
+
+    async def on_start(self) -> None:
+        try:
+            state = await self._log.join(self._connection.session)
+        except RedisUnavailable:
+            self._close(4500, "Redis is out of reach; come back")
+            return
+        joined = join(self._connection.request, state.epoch, state.last, state.oldest)
+        self._resume = Resume(joined)
+        self._reply(FrameType.CONNECTION_ACK, self._acknowledgement(joined), None)
+        self._do(self._resume.begin())
+
+    def on_receive(self, message: object) -> Any:
+        match message:
+            case Published():
+                self._on_published(message)
+            case Passing(entries):
+                self._write([encode_frame(entry, self._address) for entry in entries])
+            case ReadLog():
+                return self._read_log()
+            case Command(id_, action):
+                self._command(id_, action)
+            case Answered(id_, answer):
+                self._answer(id_, answer)
+            case Ping(id_):
+                self._bad_frames = 0
+                self._reply(FrameType.PONG, b"{}", id_)
+            case Refused():
+                self._refuse(message)
+            case Doubt():
+                if self._resume is not None:
+                    self._do(self._resume.doubted())
+            case Close(code, reason):
+                self._close(code, reason)
+            case SocketClosed():
+                self._closed = True
+                self.stop()
+        return None
+
+    def on_stop(self) -> None:
+        # Stopped with its socket open: only because more waited for it than it may hold.
+        self._close(4008, "reads too slowly; come back")
+        if self._manager.is_alive():
+            self._manager.tell(Left(self._connection.session, self._connection.connection_id))
+
+    def on_failure(self, *_: object) -> None:
+        self._close(4500, "internal error; come back")
+        self.on_stop()
+
+    # Events.
+
+    def _on_published(self, published: Published) -> None:
+        if self._resume is not None:
+            self._do(self._resume.published(published))
+
+    async def _read_log(self) -> None:
+        resume = self._resume
+        if resume is None or resume.phase is not Phase.REPLAYING or self._closed:
+            return
+        try:
+            page = await self._log.read(self._connection.session, resume.position, PAGE)
+        except RedisUnavailable:
+            await asyncio.sleep(0.5)
+            self._tell_self(ReadLog())
+            return
+        step = resume.page(page.state.epoch, page.state.last, page.events)
+        self._write_replay(step.events, is_last=not step.read)
+        self._do(Step(read=step.read, lost=step.lost))
+
+    def _write_replay(self, events: Sequence[Event], *, is_last: bool) -> None:
+        if self._compactor is None:
+            frames = [event.frame(self._address) for event in events]
+        else:
+            frames = [frame.payload for frame in self._compactor.feed(events)]
+            if is_last:
+                frames += [frame.payload for frame in self._compactor.flush()]
+        self._send(frames)
+        self._replayed_up_to = self._transport.queued
+
+    def _do(self, step: Step) -> None:
+        if step.events:
+            self._write([event.frame(self._address) for event in step.events])
+        if step.read:
+            self._transport.when_drained(lambda: self._tell_self(ReadLog()))
+        if step.lost:
+            self._close(4410, "the session's log began anew, or was trimmed; come back")
+
+    def _write(self, frames: Sequence[bytes]) -> None:
+        """Writes live frames, unless the client is so slow that they would pile up."""
+        before = self._backlog()
+        self._send(frames)
+        # A single frame may exceed the buffer, so what counts is what waited before it.
+        if before and self._backlog() > self._policy.send_buffer_bytes:
+            self._counters.slow_consumers_closed += 1
+            self._close(4008, "reads too slowly; come back")
+
+    def _backlog(self) -> int:
+        """Bytes of live frames that wait; those of a replay ahead of them do not count."""
+        return self._transport.queued - max(self._transport.sent, self._replayed_up_to)
+
+    def _send(self, frames: Sequence[bytes]) -> None:
+        if frames and not self._closed:
+            self._transport.write(frames)
+            self._counters.messages_sent += len(frames)
+            self._counters.bytes_sent += sum(map(len, frames))
+
+    # Commands.
+
+    def _command(self, id_: str | None, action: ChatAction) -> None:
+        self._bad_frames = 0
+        if self._unanswered >= MAX_UNANSWERED:
+            self._reply_error(id_, Overloaded("Too many frames wait for an answer."))
+            return
+        try:
+            answer = self._router.ask(action, timeout=ANSWER_WITHIN)
+        except (ActorDeadError, Overloaded):
+            self._reply_error(id_, Overloaded())
+            return
+        self._unanswered += 1
+        answer.add_done_callback(lambda done: self._tell_self(Answered(id_, _outcome(done))))
+
+    def _answer(self, id_: str | None, answer: Any) -> None:
+        self._unanswered -= 1
+        if isinstance(answer, OrchestratorError):
+            self._reply_error(id_, answer)
+        elif id_ is not None:
+            self._reply(FrameType.ACK, answer_body(answer), id_)
+
+    def _refuse(self, refused: Refused) -> None:
+        self._bad_frames = self._bad_frames + 1 if refused.is_bad else 0
+        self._counters.bad_frames += refused.is_bad
+        self._reply_error(refused.id, refused.error)
+        if self._bad_frames >= self._policy.max_bad_frames:
+            self._close(4413, "too many bad frames")
+
+    def _reply_error(self, id_: str | None, error: OrchestratorError) -> None:
+        self._reply(FrameType.ERROR, refusal_body(error), id_)
+
+    def _reply(self, type_: FrameType, data: bytes, id_: str | None) -> None:
+        self._write([encode_reply(type_, data, rfc3339(now_ms()), self._address, id_)])
+
+    def _acknowledgement(self, joined: Joined) -> bytes:
+        return orjson.dumps(
+            {
+                "connection_id": self._connection.connection_id,
+                "epoch": joined.epoch,
+                "offset": joined.last,
+                "recovered": joined.recovered,
+                "replayed": joined.replayed,
+                "ping_interval": self._policy.ping_interval,
+                "max_message_bytes": self._policy.max_message_bytes,
+                "instance_id": self._policy.instance_id,
+            }
+        )
+
+    def _close(self, code: int, reason: str) -> None:
+        if not self._closed:
+            self._closed = True
+            self._counters.closes[code] += 1
+            self._transport.close(code, reason)
+
+    def _tell_self(self, message: object) -> None:
+        """For callbacks: the actor may have ended by now, and then nobody needs to know."""
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(message)
+
+
+def _outcome(done: "asyncio.Future[Any]") -> Any:
+    """A future's result, or what its failure means to the client."""
+    if done.cancelled():
+        return InternalError()
+    error = done.exception()
+    if error is None:
+        return done.result()
+    if isinstance(error, OrchestratorError):
+        return error
+    return Overloaded() if isinstance(error, Timeout | ActorDeadError) else InternalError()
