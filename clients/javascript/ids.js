@@ -1,0 +1,13 @@
+/**
+ * A new UUID. `crypto.randomUUID` exists only in secure contexts, and a page on plain HTTP in
+ * a company's network is none; random bytes are there everywhere.
+ *
+ * @returns {string}
+ */
+export function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+}
