@@ -219,14 +219,17 @@ class Cell(Turns):
         return waiter
 
     def _set_overtime(self, timeout: float | None) -> None:
+        """The first deadline counts: who stops it again does not give it more time."""
+        if timeout is None:
+            return
         if self._overtime is not None:
+            if self._overtime.when() <= self.loop.time() + timeout:
+                return
             self._overtime.cancel()
-        self._overtime = None
-        if timeout is not None:
-            self._overtime = self.loop.call_later(timeout, self._on_overtime, timeout)
+        self._overtime = self.loop.call_later(timeout, self._on_overtime, timeout)
 
     def _on_overtime(self, timeout: float) -> None:
-        self._overdue = True
+        self._overdue, self._overtime = True, None
         self._drop()
         if self._task is not None:
             self._task.cancel()
@@ -242,7 +245,8 @@ class Cell(Turns):
 
     def _end(self, state: State) -> None:
         self._drop()
-        self._set_overtime(None)
+        if self._overtime is not None:
+            self._overtime.cancel()
         self.state, self.accepts = state, False
         self.stopped.set()
         if self.permanent and state is State.STOPPED:

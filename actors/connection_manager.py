@@ -12,6 +12,7 @@ from pykka import ActorDeadError
 from actors.counters import Counters
 from actors.loop_actor import LoopActor, LoopRef, MailboxFull, Watching
 from actors.session import (
+    CaughtUp,
     Close,
     Connection,
     ConnectionPolicy,
@@ -97,7 +98,7 @@ class ConnectionManagerActor(LoopActor):
         self._tenants: dict[TenantId, set[SessionKey]] = {}
         self._lingering: dict[SessionKey, asyncio.TimerHandle] = {}
 
-    def on_receive(self, message: object) -> object:
+    def on_receive(self, message: Any) -> Any:
         match message:
             case Heard(session, published):
                 self._tell(session, published)
@@ -113,6 +114,8 @@ class ConnectionManagerActor(LoopActor):
                 return self._connect(connection, transport)
             case Left(session, connection_id):
                 self._leave(session, connection_id)
+            case CaughtUp():
+                pass
             case Linger(session):
                 self._give_up(session)
             case CloseAll(code, reason):
@@ -128,7 +131,7 @@ class ConnectionManagerActor(LoopActor):
         for timer in self._lingering.values():
             timer.cancel()
         for session, connections in self._sessions.items():
-            for _ in connections:
+            for _connection in connections:
                 self._counters.disconnected(session.tenant_id)
         self._counters.sessions = 0
         for session in {*self._sessions, *self._lingering}:

@@ -69,7 +69,8 @@ class HousekeeperActor(LoopActor):
             self._away = False
         self._counters.redis_away = self._away
         await asyncio.sleep(LOOK_EVERY)
-        self.actor_ref.tell(LookAgain())
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(LookAgain())
 
     async def on_stop(self) -> None:
         try:
@@ -81,6 +82,7 @@ class HousekeeperActor(LoopActor):
         due = await self._due.take(DUE_BATCH)
         await asyncio.gather(*map(self._check, due))
         if self._is_time("beat", BEAT_EVERY):
+            await self._work.ensure_groups()  # workers wait for them, also after a flush
             self._counters.cluster = await self._instances.beat(
                 self._instance_id, self._counters.connections, self._counters.sessions
             )

@@ -92,6 +92,10 @@ class Close:
     reason: str
 
 
+class CaughtUp:
+    """Asked by the socket: answered once all that was told before has been handled."""
+
+
 class Doubt:
     """Something may have been missed: the log will tell."""
 

@@ -65,7 +65,8 @@ class StreamWorkerActor(LoopActor):
             await asyncio.sleep(RETRY_AFTER)
         else:
             self._note_back()
-        self.actor_ref.tell(ReadAgain())
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(ReadAgain())
 
     async def on_stop(self) -> None:
         await self._stream.close()

@@ -136,6 +136,13 @@ def _read_session(fields: Mapping[bytes, bytes]) -> SessionKey | None:
     return SessionKey(TenantId(tenant_id), SessionId(session_id))
 
 
+def names_another(fields: Mapping[bytes, bytes], session: SessionKey) -> bool:
+    """Whether an entry names, legibly, a tenant or a session that is not this one."""
+    own = {b"tenant_id": session.tenant_id, b"session_id": session.session_id}
+    named = {name: fields.get(name, b"").decode("ascii", "replace") for name in own}
+    return any(is_outside_id(named[name]) and named[name] != own[name] for name in own)
+
+
 def _read_count(text: bytes) -> int:
     """A number from 1 on, in plain decimal digits.
 

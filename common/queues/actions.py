@@ -40,7 +40,7 @@ class ActionQueue:
         """Tells every instance. False if that action had been told before."""
         told = await self._redis.run(
             BROADCAST,
-            [self._keys.broadcast_done(action.action_id)],
+            [self._keys.broadcast_done(action.tenant_id, action.action_id)],
             REMEMBER_ACTIONS,
             self._keys.broadcasts,
             encode_broadcast(action),

@@ -2,30 +2,37 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
+import structlog
 
 from common.domain.callbacks import (
+    TERMINAL_TYPES,
     Callback,
     CallbackType,
     DeadLetter,
     DeadReason,
     Position,
+    names_another,
     read_callback,
 )
 from common.domain.ids import SessionKey, TaskId
 from common.queues.dead_letters import DeadLetters
 from common.queues.due import DueTimes
 from common.queues.keys import CALLBACK_GROUP, Keys
-from common.queues.redis import Redis, unwrap
+from common.queues.redis import Redis, is_mistake, unwrap
 from common.queues.scripts import APPLY_CALLBACKS, Command, Value
 from common.queues.session_calls import SessionCalls
 from common.queues.streams import ConsumerStream, Entry
 from common.queues.task_records import session_named
 from common.queues.tasks import TaskStore
 
+log = structlog.get_logger(__name__)
+
 MAX_PARKED = 10_000
 MAX_PARKED_BYTES = 8 * 1024 * 1024
+ENDED_HERE = 2  # what the script answers for a task whose workers do not know of its end
 
 
 @dataclass(slots=True)
@@ -109,28 +116,60 @@ class CallbackQueue:
             [("GET", self._keys.task_session(task_id)) for _, task_id in lost]
         )
         for (item, _), name in zip(lost, names, strict=True):
-            if unwrap(name) is not None:
-                item.session = session_named(name)
+            if unwrap(name) is None:
+                continue
+            session = session_named(name)
+            if names_another(item.entry.fields, session):
+                item.read = DeadLetter(reason=DeadReason.MISMATCH, position=None)
+            else:
+                item.session = session
 
     async def _apply_by_session(self, items: Iterable[_Item]) -> None:
-        groups: dict[SessionKey, list[tuple[_Item, Position]]] = {}
-        for item in items:
-            if item.session is not None and item.read.position is not None:
-                groups.setdefault(item.session, []).append((item, item.read.position))
-        batches = [_SessionBatch(session, group) for session, group in groups.items()]
-        replies = await self._redis.batch([self._command(batch) for batch in batches])
-        follow_up: list[Command] = []
+        batches = _batches_of(items)
+        done: list[tuple[_SessionBatch, Any]] = []
+        for batch, reply in zip(batches, await self._run(batches), strict=True):
+            if is_mistake(reply):
+                log.error("callbacks.failed", session=str(batch.session), error=str(reply))
+                done += await self._apply_one_by_one(batch)
+            else:
+                done.append((batch, unwrap(reply)))
+        await self._follow_up(done)
+
+    async def _run(self, batches: Sequence["_SessionBatch"]) -> list[Any]:
+        return await self._redis.batch([self._command(batch) for batch in batches])
+
+    async def _apply_one_by_one(
+        self, batch: "_SessionBatch"
+    ) -> list[tuple["_SessionBatch", Any]]:
+        """Applies a session's callbacks after they failed together, so that one spoils no other.
+
+        One that fails alone as well is set aside: it counts as received, if that much can be done.
+        """
+        done: list[tuple[_SessionBatch, Any]] = []
+        for single in batch.singles():
+            (reply,) = await self._run([single])
+            if is_mistake(reply):
+                single.give_up(str(reply))
+                (reply,) = await self._run([single])
+            if not is_mistake(reply):
+                done.append((single, unwrap(reply)))
+        return done
+
+    async def _follow_up(self, done: Iterable[tuple["_SessionBatch", Any]]) -> None:
+        """Notes what became of each callback, and sees to gaps and ends of tasks."""
+        looks: list[Command] = []
         ended: list[tuple[SessionKey, TaskId]] = []
-        for batch, reply in zip(batches, replies, strict=True):
-            outcomes, gaps, ends = unwrap(reply)
+        for batch, (outcomes, gaps, ends) in done:
             for (item, _), outcome in zip(batch.group, outcomes, strict=True):
                 item.outcome = outcome.decode()
             for task_id, gap_at, end in zip(batch.task_ids, gaps, ends, strict=True):
+                if end == ENDED_HERE:
+                    await self._tasks.tell_workers(batch.session, task_id, "The task has ended.")
                 if end:
                     ended.append((batch.session, task_id))
                 elif gap_at:
-                    follow_up.append(self._due.look_at(batch.session, task_id, gap_at))
-        for result in await self._redis.batch(follow_up):
+                    looks.append(self._due.look_at(batch.session, task_id, gap_at))
+        for result in await self._redis.batch(looks):
             unwrap(result)
         await self._tasks.tidy(ended)
 
@@ -193,11 +232,35 @@ class _SessionBatch:
         self.group = group
         self.task_ids = list(dict.fromkeys(position.task_id for _, position in group))
 
+    def singles(self) -> Iterable["_SessionBatch"]:
+        return (_SessionBatch(self.session, [each]) for each in self.group)
+
+    def give_up(self, error: str) -> None:
+        """Makes the only callback of this batch a dead letter."""
+        item, position = self.group[0]
+        read = item.read
+        ends = read.ends_task if isinstance(read, DeadLetter) else read.type in TERMINAL_TYPES
+        item.read = DeadLetter(reason=DeadReason.UNREADABLE, position=position, ends_task=ends)
+        log.error(
+            "callback.failed",
+            task_id=position.task_id,
+            entry_id=item.entry.id.decode(),
+            error=error,
+        )
+
     def arguments(self) -> Iterable[Value]:
         numbers = {task_id: number for number, task_id in enumerate(self.task_ids, start=1)}
         for item, position in self.group:
             yield from (numbers[position.task_id], position.attempt, position.seq)
             yield from _payload(item.read)
+
+
+def _batches_of(items: Iterable[_Item]) -> list[_SessionBatch]:
+    groups: dict[SessionKey, list[tuple[_Item, Position]]] = {}
+    for item in items:
+        if item.session is not None and item.read.position is not None:
+            groups.setdefault(item.session, []).append((item, item.read.position))
+    return [_SessionBatch(session, group) for session, group in groups.items()]
 
 
 def _payload(read: Callback | DeadLetter) -> tuple[str, bytes, bytes]:
@@ -214,7 +277,7 @@ def _payload(read: Callback | DeadLetter) -> tuple[str, bytes, bytes]:
                 data["message"] = body["message"]
             return (read.type, orjson.dumps(data), orjson.dumps(body["progress"]))
         case CallbackType.COMPLETED:
-            usage = orjson.dumps(body["usage"]) if body.get("usage") is not None else b""
+            usage = orjson.dumps(body["usage"]) if isinstance(body.get("usage"), dict) else b""
             return (read.type, read.data, usage if "response" in body else b"-" + usage)
         case CallbackType.FAILED:
             return (read.type, _failure(body["error"]), b"")
@@ -227,8 +290,12 @@ def _failure(error: dict[str, object]) -> bytes:
     return orjson.dumps(
         {
             "code": "task_failed",
-            "error_type": str(error.get("type", "error")),
-            "message": str(error.get("message", "The agent failed.")),
+            "error_type": _word(error.get("type"), "error"),
+            "message": _word(error.get("message"), "The agent failed."),
             "status": "failed",
         }
     )
+
+
+def _word(said: object, otherwise: str) -> str:
+    return said if isinstance(said, str) and said else otherwise

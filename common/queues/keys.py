@@ -14,7 +14,7 @@ Ids hold neither colons nor braces (`common.domain.ids`), so names built from th
 import zlib
 
 from common.domain.actions import Priority
-from common.domain.ids import SessionKey, TaskId
+from common.domain.ids import SessionKey, TaskId, TenantId
 
 WORK_GROUP = "agent-execution"
 CALLBACK_GROUP = "orchestrator"
@@ -113,8 +113,9 @@ class Keys:
         """Marks that an entry is among these dead letters."""
         return f"{self.prefix}buried:{{{letters}}}:{entry}"
 
-    def broadcast_done(self, action_id: str) -> str:
-        return f"{self.prefix}broadcast-done:{action_id}"
+    def broadcast_done(self, tenant_id: TenantId, action_id: str) -> str:
+        """Marks a broadcast as told, for a day; what another tenant calls its own is another."""
+        return f"{self.prefix}broadcast-done:{tenant_id}:{action_id}"
 
     def canary(self, instance_id: str) -> str:
         """The channel on which an instance hears itself, or learns that it has gone deaf."""

@@ -7,6 +7,7 @@ is safe to send again because it is a script that can tell.
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,16 +19,10 @@ from redis.backoff import NoBackoff
 from common.domain.errors import OrchestratorError, Overloaded, RedisUnavailable
 from common.queues.scripts import Command, Script, Value, scripts_by_sha
 
-# A reply of Redis that is about its own state, not about our command.
-AWAY = (
-    "LOADING",
-    "READONLY",
-    "MISCONF",
-    "MASTERDOWN",
-    "NOREPLICAS",
-    "BUSY",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
+# A reply of Redis that is about its own state, not about our command. Whole words: BUSYGROUP is not
+# BUSY. Within a script the word stands in the middle of the line.
+AWAY = re.compile(
+    r"\b(LOADING|READONLY|MISCONF|MASTERDOWN|NOREPLICAS|BUSY|CLUSTERDOWN|TRYAGAIN|NOSCRIPT)\b"
 )
 
 BREATH = 0.3  # seconds for which Redis counts as away once it was found so
@@ -46,7 +41,7 @@ def connect(url: str, *, socket_timeout: float, max_connections: int = 32) -> ai
         timeout=socket_timeout,
         socket_timeout=socket_timeout,
         socket_connect_timeout=socket_timeout,
-        socket_keepalive=True,
+        **({} if url.startswith("unix:") else {"socket_keepalive": True}),
         health_check_interval=0,
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],
@@ -69,10 +64,20 @@ def meaning_of(error: Exception) -> OrchestratorError | None:
     return None
 
 
+def is_mistake(result: Any) -> bool:
+    """Whether a result is an error that no repetition will cure: something of ours is wrong."""
+    return isinstance(result, Exception) and meaning_of(result) is None
+
+
 def _is_about_itself(error: exceptions.ResponseError, text: str) -> bool:
-    known = exceptions.ReadOnlyError | exceptions.AuthenticationError | exceptions.NoPermissionError
-    # Within a script the state's word stands in the middle of the line.
-    return isinstance(error, known) or any(word in text for word in AWAY)
+    known = (
+        exceptions.ReadOnlyError
+        | exceptions.AuthenticationError
+        | exceptions.NoPermissionError
+        | exceptions.NoScriptError  # flushed twice in a row
+        | exceptions.AskError  # also MovedError: a cluster's node that is not ours
+    )
+    return isinstance(error, known) or AWAY.search(text) is not None
 
 
 class Redis:

@@ -10,12 +10,15 @@ After step 2 the message is safe: whatever dies later, the due look (`check`) do
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
+import structlog
 
 from common.domain.actions import ChatCancelTaskAction, ChatSendMessageAction, Priority
 from common.domain.errors import (
     IdempotencyConflict,
+    InternalError,
     OrchestratorError,
     TaskAlreadyFinished,
     TaskNotFound,
@@ -24,7 +27,7 @@ from common.domain.ids import SessionKey, TaskId, TenantId
 from common.domain.tasks import CancelOutcome, Submitted, Task, TaskStatus
 from common.queues.due import DueTask, DueTimes
 from common.queues.keys import Keys
-from common.queues.redis import Redis, unwrap
+from common.queues.redis import Redis, is_mistake, unwrap
 from common.queues.scripts import (
     CANCEL_TASK,
     CHECK_TASK,
@@ -43,6 +46,8 @@ from common.queues.task_records import (
     user_message_of,
 )
 from common.queues.work import Delivery, WorkQueue
+
+log = structlog.get_logger(__name__)
 
 REMEMBER_KEYS = 24 * 3600  # seconds an Idempotency-Key is remembered
 CANCEL_KEY_TTL = 24 * 3600  # seconds
@@ -95,7 +100,8 @@ class TaskStore:
             commands.append(self._submission(action))
         results = await self._redis.batch(commands)
         for result in results:
-            unwrap(result)
+            if not is_mistake(result):
+                unwrap(result)
         outcomes = [
             self._outcome(action, reply)
             for action, reply in zip(actions, results[2::3], strict=True)
@@ -131,9 +137,12 @@ class TaskStore:
         )
 
     def _outcome(
-        self, action: ChatSendMessageAction, reply: list[bytes]
+        self, action: ChatSendMessageAction, reply: Any
     ) -> Submitted | OrchestratorError:
         match reply:
+            case Exception():  # of this message alone
+                log.error("submission.failed", session=str(action.session), error=str(reply))
+                return InternalError()
             case [b"created"]:
                 return Submitted(
                     task_id=action.task_id, response=response_to(action), replayed=False
@@ -151,7 +160,7 @@ class TaskStore:
         """Takes back step 1 of messages that made no task; a sweep would do so as well."""
         commands: list[Command] = []
         for action, outcome in zip(actions, outcomes, strict=True):
-            if isinstance(outcome, OrchestratorError) or outcome.replayed:
+            if isinstance(outcome, OrchestratorError) or outcome.task_id != action.task_id:
                 commands.append(("DEL", self._keys.task_session(action.task_id)))
                 commands.append(self._due.forget(action.session, action.task_id))
         if commands:
@@ -235,12 +244,12 @@ class TaskStore:
         status = TaskStatus(after.decode())
         if status not in (TaskStatus.CANCELLED, TaskStatus.CANCELLING):
             raise TaskAlreadyFinished(f"The task has already ended as {status}.")
-        await self._tell_workers(session, action.task_id, action.reason)
+        await self.tell_workers(session, action.task_id, action.reason)
         if status is TaskStatus.CANCELLED:
             await self.tidy([(session, action.task_id)])
         return CancelOutcome(task_id=action.task_id, status=status)
 
-    async def _tell_workers(self, session: SessionKey, task_id: TaskId, reason: str) -> None:
+    async def tell_workers(self, session: SessionKey, task_id: TaskId, reason: str) -> None:
         """Sets the cancel key and says so on the control channel (section 5, Cancel)."""
         message = {
             "type": "cancel",
@@ -258,16 +267,25 @@ class TaskStore:
             unwrap(result)
 
     async def check(self, due: DueTask) -> TaskStatus | None:
-        """Does what time demands of a task: an end, a missing delivery. Says if it ended."""
+        """Does what time demands of a task: an end, a missing delivery. Says if it ended.
+
+        A task that cannot be looked at, for a mistake of ours, is left for the next look.
+        """
         session, task_id = due.session, due.task_id
-        state, next_look, status = await self._redis.call(
-            *self._calls.call(
-                CHECK_TASK,
-                session,
-                self._calls.task_keys(session, task_id),
-                *(task_id, self._limits.gap_timeout_ms),
-            )
+        (reply,) = await self._redis.batch(
+            [
+                self._calls.call(
+                    CHECK_TASK,
+                    session,
+                    self._calls.task_keys(session, task_id),
+                    *(task_id, self._limits.gap_timeout_ms),
+                )
+            ]
         )
+        if is_mistake(reply):
+            log.error("look.failed", task_id=task_id, session=str(session), error=str(reply))
+            return None
+        state, next_look, status = unwrap(reply)
         match state:
             case b"gone":
                 await self._redis.batch(
@@ -279,7 +297,7 @@ class TaskStore:
             case b"ended":
                 ended = TaskStatus(status.decode())
                 if ended is not TaskStatus.COMPLETED:
-                    await self._tell_workers(session, task_id, ended)
+                    await self.tell_workers(session, task_id, ended)
                 await self.tidy([(session, task_id)])
                 return ended
             case b"undelivered":
@@ -314,7 +332,7 @@ class TaskStore:
                 *(task_id, error_type, message),
             )
         )
-        await self._tell_workers(session, task_id, error_type)
+        await self.tell_workers(session, task_id, error_type)
         await self.tidy([(session, task_id)])
         return bool(ended)
 

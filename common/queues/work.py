@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from redis import exceptions
 
 from common.domain.actions import Priority
 from common.domain.ids import SessionKey, TaskId
@@ -9,7 +12,7 @@ from common.queues.dead_letters import DeadLetters
 from common.queues.keys import WORK_GROUP, Keys
 from common.queues.redis import Redis, unwrap
 from common.queues.scripts import DELIVER_TASK, Command
-from common.queues.streams import Entry, create_group, fields_of
+from common.queues.streams import Entry, create_group, fields_of, is_missing_group
 
 REMEMBER_ADDED = 24 * 3600  # seconds; longer than any task may take
 TAKEN_PAGE = 100
@@ -78,14 +81,23 @@ class WorkQueue:
         for stream in self._keys.work_streams:
             start = "-"
             while True:
-                pending = await self._redis.call(
-                    "XPENDING", stream, WORK_GROUP, start, "+", TAKEN_PAGE
-                )
+                pending = await self._pending(stream, start)
                 found += await self._look_at(stream, [(item[0], int(item[2])) for item in pending])
                 if len(pending) < TAKEN_PAGE:
                     break
                 start = f"({pending[-1][0].decode()}"
         return found
+
+    async def _pending(self, stream: str, start: str) -> list[Any]:
+        try:
+            pending = await self._redis.call(
+                "XPENDING", stream, WORK_GROUP, start, "+", TAKEN_PAGE
+            )
+        except exceptions.ResponseError as error:
+            if not is_missing_group(error):
+                raise
+            return []
+        return list(pending)
 
     async def _look_at(self, stream: str, pending: Sequence[tuple[bytes, int]]) -> list[TakenEntry]:
         entries = await self._redis.batch(
@@ -96,7 +108,8 @@ class WorkQueue:
             for (entry_id, idle_ms), entry in zip(pending, entries, strict=True)
             if unwrap(entry)
         ]
-        task_ids = [TaskId(entry.fields.get(b"task_id", b"").decode()) for entry, _ in whole]
+        names = [entry.fields.get(b"task_id", b"") for entry, _ in whole]
+        task_ids = [TaskId(name.decode(errors="replace")) for name in names]
         attempts = await self._redis.batch(
             [("GET", self._keys.attempt(task_id)) for task_id in task_ids]
         )

@@ -27,8 +27,8 @@ log = structlog.get_logger(__name__)
 
 BLOCK_SECONDS = 1.0  # the longest one read waits for work; a stop waits it out, losing nothing
 CLAIM_SECONDS = 1.0  # between two looks for entries that nobody refreshes
-REAP_SECONDS = 60.0
-REAP_IDLE_MS = 600_000
+PRESENCE_SECONDS = 60.0  # between two signs of life
+GONE_AFTER_MS = 600_000
 LOOK_AT = 300  # idle entries examined in one look
 ATTEMPT_TTL_SECONDS = 86_400
 DEFAULT_VISIBILITY_MS = 60_000  # of an entry that does not say; the contract's default
@@ -41,7 +41,7 @@ GIVE_BACK = script("work_give_back")
 CLAIM = script("work_claim")
 UNANSWERED = script("work_unanswered")
 RETIRE = script("work_retire")
-REAP = script("work_reap")
+PRESENCE = script("work_presence")
 
 
 class GroupMissing(TemporaryError):
@@ -124,10 +124,11 @@ class WorkConsumer:
         self._listener = connect(url, socket_timeout=socket_timeout, max_connections=1)
         self._held: set[tuple[str, str]] = set()
         self._reply_lost = False
-        self._next_claim = self._next_reap = 0.0
+        self._next_claim = self._next_presence = 0.0
         self._floor_ms = 0
         self._away = False
         self._waiting_as: int | None = None
+        self._impatient = False
 
     # Taking work.
 
@@ -167,15 +168,18 @@ class WorkConsumer:
         return [each for stream, items in found or () for each in _entries(stream.decode(), items)]
 
     async def _wait(self) -> list[WorkEntry]:
-        """The next entry of any stream, or none within a second, or none since `wake`."""
+        """The next entry of any stream; none within a second, or once `stop_waiting` was asked."""
+        if self._impatient:
+            return []
         self._waiting_as = await self._reader.execute_command("CLIENT", "ID")  # type: ignore[no-untyped-call]
         try:
             return await self._read(1, *self._keys.work_streams, wait=True)
         finally:
             self._waiting_as = None
 
-    async def wake(self) -> None:
-        """Ends a `take` that waits. Cancelling it instead could lose sight of an entry."""
+    async def stop_waiting(self) -> None:
+        """Ends a `take` that waits, for good. Cancelling it could lose sight of an entry."""
+        self._impatient = True
         with suppress(TemporaryError):
             while self._waiting_as is not None:
                 await self._send(("CLIENT", "UNBLOCK", self._waiting_as))
@@ -185,7 +189,7 @@ class WorkConsumer:
         """What other workers hold and no longer refresh."""
         if time.monotonic() < self._next_claim:
             return []
-        await self._reap()
+        await self._show_presence()
         claimed: list[WorkEntry] = []
         smallest = self._floor_ms
         for stream in self._keys.work_streams:
@@ -215,14 +219,14 @@ class WorkConsumer:
         self._reply_lost = len(unseen) > count
         return unseen[:count]
 
-    async def _reap(self) -> None:
-        """Clears away dead workers' names, and forgets which timeouts were seen."""
-        if time.monotonic() < self._next_reap:
+    async def _show_presence(self) -> None:
+        """Clears away dead workers' names, too, and forgets which timeouts were seen."""
+        if time.monotonic() < self._next_presence:
             return
         for stream in self._keys.work_streams:
-            await self._eval(REAP, (stream,), WORK_GROUP, REAP_IDLE_MS)
+            await self._eval(PRESENCE, (stream,), WORK_GROUP, self.name, GONE_AFTER_MS)
         self._floor_ms = 0
-        self._next_reap = time.monotonic() + REAP_SECONDS
+        self._next_presence = time.monotonic() + PRESENCE_SECONDS
 
     # One entry's life.
 

@@ -7,8 +7,9 @@
   ARGV[4] events to keep             ARGV[5] seconds to keep them after the last event
 
   A script calls append() and announce() as it goes and commit() once at its end, so that all its
-  events are numbered, kept and published in one step. Payloads are joined as text, never decoded:
-  cjson turns [] into {} and rounds large integers. ]]
+  events are numbered, kept and published in one step, and none is kept of a script that fails
+  half way. Payloads are joined as text, never decoded: cjson turns [] into {} and rounds large
+  integers. ]]
 local meta, log, open = KEYS[1], KEYS[2], KEYS[3]
 local channel, timestamp, fresh_epoch = ARGV[1], ARGV[2], ARGV[3]
 local max_events, ttl = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -55,10 +56,7 @@ local function append(kind, data, task_id, metadata)
   if not epoch then
     open_log()
   end
-  local entry = entry_of(kind, data, task_id, metadata)
-  last = last + 1
-  redis.call('XADD', log, whole(last) .. '-0', 'e', entry)
-  told[#told + 1] = entry
+  told[#told + 1] = entry_of(kind, data, task_id, metadata)
 end
 
 -- Tells those who are connected, and keeps nothing.
@@ -79,10 +77,13 @@ end
 
 local function commit()
   if #told > 0 then
-    redis.call('HSET', meta, 'last', whole(last))
+    for i, entry in ipairs(told) do
+      redis.call('XADD', log, whole(last + i) .. '-0', 'e', entry)
+    end
+    redis.call('HSET', meta, 'last', whole(last + #told))
     redis.call('XTRIM', log, 'MAXLEN', '=', max_events)
     keep_log()
-    local head = 'E ' .. epoch .. ' ' .. whole(last - #told + 1) .. '\n'
+    local head = 'E ' .. epoch .. ' ' .. whole(last + 1) .. '\n'
     redis.call('PUBLISH', channel, head .. table.concat(told, '\n'))
   end
   if #passing > 0 then

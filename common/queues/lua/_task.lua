@@ -4,7 +4,7 @@
   task (HASH)   text (STRING, what the newest attempt streamed)
   parked (HASH, seq -> callback that waits)   waiting (ZSET, seq by time of arrival) ]]
 local FIELDS = { 'status', 'attempt', 'seq', 'agent_id', 'parked_bytes', 'deadline', 'cancel_at',
-                 'reason' }
+                 'reason', 'stop' }
 
 local function load_task(id, at)
   local task = { id = id, key = KEYS[at], text = KEYS[at + 1], parked = KEYS[at + 2],
@@ -15,7 +15,7 @@ local function load_task(id, at)
     task.status, task.attempt, task.seq = values[1], tonumber(values[2]), tonumber(values[3])
     task.agent_id, task.parked_bytes = values[4], tonumber(values[5]) or 0
     task.deadline, task.cancel_at = tonumber(values[6]), tonumber(values[7])
-    task.reason = values[8] or ''
+    task.reason, task.stop = values[8] or '', values[9]
   end
   return task
 end
@@ -44,6 +44,12 @@ end
 
 local function reason_member(task)
   return task.reason ~= '' and ',"message":' .. cjson.encode(task.reason) or ''
+end
+
+-- Its workers may not know of the end that is coming; who called the script tells them.
+local function stop_workers(task)
+  task.stop = '1'
+  set(task, 'stop', '1')
 end
 
 -- Ends a task. The caller has seen that it has not ended, and puts the end into the log.

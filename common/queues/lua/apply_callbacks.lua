@@ -14,7 +14,8 @@
          failed: error type; dead_end: the reason
 
   Returns {outcomes, gaps, ended}: for each callback one of applied, parked, duplicate, stale, late,
-  unknown; for each task when its gap times out (unix ms, 0: no gap), and 1 where it has ended. ]]
+  unknown; for each task when its gap times out (unix ms, 0: no gap), and 1 where it has ended, 2
+  where it was ended here and its workers have to be told. ]]
 local task_count, gap_timeout = tonumber(ARGV[6]), tonumber(ARGV[7])
 local max_parked, max_parked_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local callback_count = tonumber(ARGV[10])
@@ -84,6 +85,7 @@ end
 -- A worker that finds the deadline past reports `cancelled`; nobody asked for that, time ran out.
 function handle.cancelled(task)
   if task.status ~= 'cancelling' and task.deadline and now >= task.deadline then
+    stop_workers(task)
     end_timeout(task)
   else
     end_cancelled(task)
@@ -106,6 +108,11 @@ local function take_turn(task, callback)
   handle[callback.kind](task, callback)
 end
 
+-- What a callback that waits is counted as; never 0, so that a task knows whether any waits.
+local function size_of(kind, data)
+  return #kind + #data
+end
+
 local function take_parked(task)
   while not task.ended and task.parked_bytes > 0 do
     local field = whole(task.seq)
@@ -115,14 +122,15 @@ local function take_parked(task)
     end
     redis.call('HDEL', task.parked, field)
     redis.call('ZREM', task.waiting, field)
-    task.parked_bytes = task.parked_bytes - #packed
-    set(task, 'parked_bytes', whole(task.parked_bytes))
     local kind, data, extra = unpack(cmsgpack.unpack(packed))
+    task.parked_bytes = task.parked_bytes - size_of(kind, data)
+    set(task, 'parked_bytes', whole(task.parked_bytes))
     take_turn(task, { seq = task.seq, kind = kind, data = data, extra = extra })
   end
 end
 
 local function end_as_gap(task)
+  stop_workers(task)
   end_with_error(task, 'failed', 'task_failed', 'callback_gap',
     'Callbacks of the task are missing.')
 end
@@ -134,7 +142,7 @@ local function park(task, callback)
     return 'duplicate'
   end
   redis.call('ZADD', task.waiting, now, field)
-  task.parked_bytes = task.parked_bytes + #packed
+  task.parked_bytes = task.parked_bytes + size_of(callback.kind, callback.data)
   set(task, 'parked_bytes', whole(task.parked_bytes))
   if redis.call('ZCARD', task.waiting) > max_parked or task.parked_bytes > max_parked_bytes then
     end_as_gap(task)
@@ -183,7 +191,9 @@ for i, task in ipairs(tasks) do
   gaps[i], ended[i] = 0, 0
   if task.known then
     save(task)
-    ended[i] = TERMINAL[task.status] and 1 or 0
+    if TERMINAL[task.status] then
+      ended[i] = task.stop and 2 or 1
+    end
     if ended[i] == 0 and task.parked_bytes > 0 then
       local first = redis.call('ZRANGE', task.waiting, 0, 0, 'WITHSCORES')
       gaps[i] = tonumber(first[2]) + gap_timeout

@@ -7,8 +7,13 @@
   ARGV[9] response, JSON   ARGV[10] data of user_message   ARGV[11] metadata, JSON
   ARGV[12..] fields of the task, flat
 
-  Returns {'created'}, {'replayed', response, task id} or {'conflict'}. ]]
+  Returns {'created'}, also when repeated for the same task, {'replayed', response, task id} or
+  {'conflict'}. ]]
 local task_id, fingerprint, response = ARGV[6], ARGV[7], ARGV[9]
+
+if redis.call('EXISTS', KEYS[4]) == 1 then
+  return { 'created' }
+end
 
 if fingerprint ~= '' then
   local record = redis.call('HMGET', KEYS[5], 'fingerprint', 'response', 'task_id')

@@ -1,0 +1,86 @@
+"""Client frames to what a SessionActor understands (contract, section 4)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from actors.session import Command, Connection, Ping, Refused
+from common.domain.errors import (
+    BadRequest,
+    Forbidden,
+    MalformedJson,
+    OrchestratorError,
+    ValidationFailed,
+)
+from orchestrator.schemas import Schemas, check_key, parse_object
+
+IDEMPOTENT_FROM = 16  # characters; a shorter id only correlates
+
+FRAME_FIELDS = frozenset({"type", "id", "data"})
+
+
+def read_frame(
+    message: str | bytes, connection: Connection, schemas: Schemas
+) -> Command | Ping | Refused:
+    """Reads one frame. What cannot be served comes back as `Refused`, never as an exception."""
+    if isinstance(message, bytes):
+        return Refused(None, BadRequest("Frames must be text."), is_bad=True)
+    try:
+        frame = parse_object(message.encode())
+    except MalformedJson as error:
+        return Refused(None, error, is_bad=True)
+    except ValidationFailed as error:
+        return Refused(None, BadRequest(error.detail), is_bad=True)
+    try:
+        id_ = _id_of(frame)
+    except ValidationFailed as error:
+        return Refused(None, error, is_bad=False)
+    if frame.get("type") not in KNOWN:
+        return Refused(id_, BadRequest("Unknown type of frame."), is_bad=True)
+    try:
+        return _read(frame, id_, connection, schemas)
+    except OrchestratorError as error:
+        return Refused(id_, error, is_bad=False)
+
+
+KNOWN = ("chat.send_message", "chat.get_status", "chat.cancel_task", "ping", "auth.refresh")
+
+
+def _id_of(frame: Mapping[str, Any]) -> str | None:
+    id_ = frame.get("id")
+    if id_ is None:
+        return None
+    if not isinstance(id_, str):
+        raise ValidationFailed(errors={"id": ["Must be a string."]})
+    return check_key(id_, "id")
+
+
+def _read(
+    frame: Mapping[str, Any], id_: str | None, connection: Connection, schemas: Schemas
+) -> Command | Ping:
+    unknown = sorted(frame.keys() - FRAME_FIELDS)
+    if unknown:
+        raise ValidationFailed(errors={name[:200]: ["Unknown field."] for name in unknown})
+    data = frame.get("data", {})
+    if not isinstance(data, dict):
+        raise ValidationFailed(errors={"data": ["Must be an object."]})
+    tenant_id = connection.session.tenant_id
+    match frame["type"]:
+        case "ping":
+            return Ping(id_)
+        case "auth.refresh":
+            raise Forbidden("This server asks for no token, so there is none to refresh.")
+        case "chat.send_message":
+            key = id_ if id_ is not None and len(id_) >= IDEMPOTENT_FROM else None
+            return Command(id_, schemas.send_message_frame(data, _address(connection), key))
+        case "chat.get_status":
+            return Command(id_, schemas.get_status_frame(data, tenant_id))
+        case _:
+            return Command(id_, schemas.cancel_task_frame(data, tenant_id))
+
+
+def _address(connection: Connection) -> dict[str, Any]:
+    return {
+        "tenant_id": connection.session.tenant_id,
+        "session_id": connection.session.session_id,
+        "user_id": connection.user_id,
+    }

@@ -1,0 +1,200 @@
+"""What all REST handlers share: request ids, bodies, problem+json, limits."""
+
+import re
+from collections.abc import Awaitable
+from typing import Any, ClassVar
+
+import structlog
+from tornado import httputil, web
+
+from common.domain.errors import (
+    BadRequest,
+    Forbidden,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    OrchestratorError,
+    PayloadTooLarge,
+    TemporaryError,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from common.domain.ids import new_id
+from orchestrator.app import REQUEST_ID, App
+from orchestrator.problems import CONTENT_TYPE, problem_body
+from orchestrator.schemas import parse_object
+
+log = structlog.get_logger(__name__)
+
+DRAINED = 8  # a body up to so many times the limit is read to its end before it is refused
+JSON_TYPE = re.compile(
+    r"application/(?:[\w.+-]+\+)?json\s*(?:;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.I
+)
+
+ERRORS_BY_STATUS: dict[int, type[OrchestratorError]] = {
+    400: BadRequest,
+    403: Forbidden,
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: PayloadTooLarge,
+}
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+class ProblemHandler(web.RequestHandler):
+    """Answers errors as problem+json; every response carries `X-Request-ID`."""
+
+    def initialize(self, app: App) -> None:
+        self.app = app
+
+    def set_default_headers(self) -> None:
+        given = self.request.headers.get("X-Request-ID", "")
+        self.request_id = given if REQUEST_ID.fullmatch(given) else new_id()
+        self.set_header("Server", "agent-orchestrator")
+        self.set_header("X-Request-ID", self.request_id)
+        for name, value in SECURITY_HEADERS.items():
+            self.set_header(name, value)
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Tornado's way out for all that was raised; ours decides by the error itself."""
+        raised = kwargs.get("exc_info", (None, None, None))[1]
+        if self._headers_written:
+            super().send_error(status_code, **kwargs)
+            return
+        error = _meaning_of(raised, status_code)
+        self.clear()
+        self.set_status(error.http_status)
+        self.set_header("Content-Type", CONTENT_TYPE)
+        if isinstance(error, TemporaryError):
+            self.set_header("Retry-After", str(error.retry_after))
+        if isinstance(error, MethodNotAllowed):
+            self.set_header("Allow", ", ".join(self._methods()))
+        self.finish(problem_body(error, self.request_id))
+
+    def _methods(self) -> list[str]:
+        unimplemented = web.RequestHandler._unimplemented_method
+        return [
+            method
+            for method in self.SUPPORTED_METHODS
+            if getattr(type(self), method.lower()) is not unimplemented
+        ]
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """An expected refusal is no news; anything else is a mistake of ours."""
+        if isinstance(value, OrchestratorError | web.HTTPError):
+            return
+        log.error(
+            "request.failed",
+            method=self.request.method,
+            path=self.request.path,
+            request_id=self.request_id,
+            exc_info=(typ, value, tb),
+        )
+
+    def answer(self, status: int, body: bytes) -> None:
+        """Ends the request with a JSON body."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(body)
+
+
+def _meaning_of(raised: BaseException | None, status: int) -> OrchestratorError:
+    if isinstance(raised, OrchestratorError):
+        return raised
+    if isinstance(raised, web.HTTPError):
+        status = raised.status_code
+    made = ERRORS_BY_STATUS.get(status)
+    return made() if made else InternalError()
+
+
+@web.stream_request_body
+class ApiHandler(ProblemHandler):
+    """A handler with a JSON body, read under the limit of `server.max_body_bytes`."""
+
+    takes_body: ClassVar[bool] = True
+
+    def initialize(self, app: App) -> None:
+        super().initialize(app)
+        self._chunks: list[bytes] = []
+        self._received = 0
+
+    def prepare(self) -> Awaitable[None] | None:
+        declared = self.request.headers.get("Content-Length", "0")
+        if int(declared) > DRAINED * self._limit:
+            raise PayloadTooLarge
+        return None
+
+    @property
+    def _limit(self) -> int:
+        return self.app.settings.server.max_body_bytes
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keeps a body up to the limit; reads on a little so that the client hears the answer."""
+        self._received += len(chunk)
+        if self._received > DRAINED * self._limit:
+            raise PayloadTooLarge
+        if self._received <= self._limit:
+            self._chunks.append(chunk)
+
+    def json_body(self) -> dict[str, Any]:
+        """The body as an object.
+
+        Raises:
+            PayloadTooLarge, UnsupportedMediaType, MalformedJson, ValidationFailed.
+        """
+        if self._received > self._limit:
+            raise PayloadTooLarge(f"The body may have {self._limit} bytes.")
+        self._check_media_type()
+        return parse_object(b"".join(self._chunks))
+
+    def _check_media_type(self) -> None:
+        given = self.request.headers.get("Content-Type")
+        if given is not None and not JSON_TYPE.fullmatch(given.strip()):
+            raise UnsupportedMediaType
+        if self.request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise UnsupportedMediaType("The body must not be compressed.")
+
+    def query_number(self, name: str, default: int, least: int, most: int) -> int:
+        """A whole number from the query.
+
+        Raises:
+            ValidationFailed.
+        """
+        given = self.get_query_argument(name, None)
+        if given is None:
+            return default
+        if not (given.isascii() and given.isdigit() and len(given) <= 16):
+            raise ValidationFailed(errors={name: ["Not a whole number."]})
+        number = int(given)
+        if not least <= number <= most:
+            raise ValidationFailed(errors={name: [f"Must be from {least} to {most}."]})
+        return number
+
+
+class NotFoundHandler(ProblemHandler):
+    """There is nothing at this address."""
+
+    def prepare(self) -> None:
+        raise NotFound
+
+
+def allowed_methods(handler: type[web.RequestHandler]) -> list[str]:
+    """The methods that a handler knows."""
+    unimplemented = web.RequestHandler._unimplemented_method
+    return [
+        method
+        for method in handler.SUPPORTED_METHODS
+        if getattr(handler, method.lower()) is not unimplemented
+    ]
+
+
+def request_target(request: httputil.HTTPServerRequest) -> str:
+    """What a log may say of a request: its path, never its query, which may carry a token."""
+    return request.path

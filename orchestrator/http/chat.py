@@ -1,0 +1,44 @@
+"""`/api/chat/*`: send a message, ask how it is doing, stop it (contract, section 3)."""
+
+from common.domain.answers import cancel_body, status_body
+from common.domain.errors import ValidationFailed
+from common.domain.tasks import CancelOutcome, Submitted, Task, TaskStatus
+from orchestrator.app import ask
+from orchestrator.http.base import ApiHandler
+from orchestrator.schemas import check_key
+
+
+class SendHandler(ApiHandler):
+    """`POST /api/chat/send`: 202 once the task is safely in Redis."""
+
+    async def post(self) -> None:
+        self.app.refuse_new_work()
+        action = self.app.schemas.send_message(self.json_body(), self._key())
+        submitted: Submitted = await ask(self.app.router, action)
+        if submitted.replayed:
+            self.set_header("Idempotent-Replayed", "true")
+        self.answer(202, submitted.response)
+
+    def _key(self) -> str | None:
+        given = self.request.headers.get_list("Idempotency-Key")
+        if len(given) > 1:
+            raise ValidationFailed(errors={"Idempotency-Key": ["Given more than once."]})
+        return check_key(given[0]) if given else None
+
+
+class StatusHandler(ApiHandler):
+    """`POST /api/chat/status`."""
+
+    async def post(self) -> None:
+        task: Task = await ask(self.app.router, self.app.schemas.get_status(self.json_body()))
+        self.answer(200, status_body(task))
+
+
+class CancelHandler(ApiHandler):
+    """`POST /api/chat/cancel`: 200 where it ended at once, 202 where a worker has to stop."""
+
+    async def post(self) -> None:
+        action = self.app.schemas.cancel_task(self.json_body())
+        outcome: CancelOutcome = await ask(self.app.router, action)
+        status = 200 if outcome.status is TaskStatus.CANCELLED else 202
+        self.answer(status, cancel_body(outcome))

@@ -1,0 +1,47 @@
+"""The first page and the client it is made of: plain files, without a build step."""
+
+from pathlib import Path
+from typing import Any
+
+from tornado import web
+
+from common.domain.errors import NotFound
+from orchestrator.http.base import ProblemHandler
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "orchestrator" / "page"
+CLIENT = ROOT / "clients" / "javascript"
+
+CONTENT_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class FileHandler(ProblemHandler, web.StaticFileHandler):
+    """Files of one folder, of the kinds a page is made of; nothing below it."""
+
+    def initialize(self, app: Any, path: str, default: str | None = None) -> None:  # type: ignore[override]
+        ProblemHandler.initialize(self, app)
+        web.StaticFileHandler.initialize(self, path)
+        self._default = default
+
+    async def get(self, path: str = "", include_body: bool = True) -> None:
+        wanted = self._default or path
+        if "/" in wanted or Path(wanted).suffix not in CONTENT_TYPES:
+            raise NotFound
+        await super().get(wanted, include_body=include_body)
+
+    def get_content_type(self) -> str:
+        return CONTENT_TYPES[Path(str(self.absolute_path)).suffix]
+
+    def set_extra_headers(self, path: str) -> None:  # noqa: ARG002
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Cache-Control", "no-cache")

@@ -1,0 +1,88 @@
+"""`/api/sessions/*/*/events`: what has happened in a session (contract, section 3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from common.domain.errors import BadRequest, EpochChanged, ValidationFailed
+from common.domain.events import Compactor, Event, Frame, address_of
+from common.domain.ids import SessionId, SessionKey, TenantId
+from common.queues.session_log import LogState
+from orchestrator.http.base import ApiHandler
+from orchestrator.schemas import check_id
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+LARGEST_OFFSET = 2**53 - 1
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Frames after an offset, and where the log stood when the last page was read."""
+
+    state: LogState
+    frames: Sequence[Frame]
+
+
+class EventsHandler(ApiHandler):
+    """The session's log after `offset`, at most `limit` frames; `compact=1` joins deltas."""
+
+    async def get(self, tenant_id: str, session_id: str) -> None:
+        session = SessionKey(
+            TenantId(check_id(tenant_id, "tenant_id")),
+            SessionId(check_id(session_id, "session_id")),
+        )
+        if "text/event-stream" in self.request.headers.get("Accept", ""):
+            raise BadRequest("Server-sent events come with a later version; ask for JSON.")
+        offset = self.query_number("offset", 0, 0, LARGEST_OFFSET)
+        limit = self.query_number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+        history = await self._read(session, offset, limit, compact=self._compact())
+        epoch = self.get_query_argument("epoch", None)
+        if epoch is not None and history.state.epoch not in (None, epoch):
+            raise EpochChanged
+        self.answer(200, _body(history, offset))
+
+    def _compact(self) -> bool:
+        given = self.get_query_argument("compact", "0")
+        if given not in ("0", "1"):
+            raise ValidationFailed(errors={"compact": ["Must be 0 or 1."]})
+        return given == "1"
+
+    async def _read(
+        self, session: SessionKey, offset: int, limit: int, *, compact: bool
+    ) -> History:
+        address = address_of(session)
+        log = self.app.session_log
+        if not compact:
+            page = await log.read(session, offset, limit)
+            return History(page.state, _plain(page.events, address))
+        compactor = Compactor(address)
+        frames: list[Frame] = []
+        while True:
+            page = await log.read(session, offset, PAGE)
+            frames += compactor.feed(page.events)
+            if len(page.events) < PAGE:
+                frames += compactor.flush()
+            if len(page.events) < PAGE or len(frames) >= limit:
+                return History(page.state, frames[:limit])
+            offset = page.events[-1].offset
+
+
+def _plain(events: Sequence[Event], address: bytes) -> list[Frame]:
+    return [Frame(event.offset, event.frame(address)) for event in events]
+
+
+def _body(history: History, offset: int) -> bytes:
+    state = history.state
+    next_offset = history.frames[-1].offset if history.frames else min(offset, state.last)
+    return orjson.dumps(
+        {
+            "epoch": state.epoch,
+            "events": [orjson.Fragment(frame.payload) for frame in history.frames],
+            "next_offset": next_offset,
+            "last_offset": state.last,
+            "oldest_offset": state.oldest or None,
+        }
+    )

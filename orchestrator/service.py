@@ -1,0 +1,295 @@
+"""The composition root: builds each part once, starts them in order, stops them in reverse."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import structlog
+from tornado import netutil, web
+from tornado.httpserver import HTTPServer
+
+from actors.callback_worker import CallbackWorkerActor
+from actors.chat_router import ChatRouterActor
+from actors.connection_manager import CloseAll, ConnectionManagerActor
+from actors.counters import Counters
+from actors.housekeeper import HousekeeperActor
+from actors.loop_actor import LoopRef
+from actors.push_worker import PushWorkerActor
+from actors.session import CaughtUp, ConnectionPolicy
+from actors.supervision_log import SupervisionLog
+from actors.supervisor import ChildSpec, SupervisorActor
+from common.domain.errors import OrchestratorError
+from common.domain.ids import new_id
+from common.processes import ChildProcess, spawn_child
+from common.queues.actions import ActionQueue
+from common.queues.bridge import Bridge, Message
+from common.queues.callbacks import CallbackQueue
+from common.queues.dead_letters import DeadLetters
+from common.queues.due import DueTimes
+from common.queues.embedded import EmbeddedRedis
+from common.queues.instances import Instances
+from common.queues.keys import Keys
+from common.queues.redis import Redis
+from common.queues.session_calls import SessionCalls
+from common.queues.session_log import SessionLog
+from common.queues.tasks import TaskLimits, TaskStore
+from common.queues.work import WorkQueue
+from config.settings import Settings
+from orchestrator import __version__
+from orchestrator.app import App, Phase, ask
+from orchestrator.http.base import NotFoundHandler
+from orchestrator.routes import routes
+from orchestrator.schemas import Schemas
+
+log = structlog.get_logger(__name__)
+
+MAX_HEADERS = 16 * 1024  # bytes
+IDLE_CONNECTION = 60.0  # seconds that a connection may take to begin a request, or its headers
+BODY_WITHIN = 30.0  # seconds
+EAR_FULL = 10_000  # messages for the ConnectionManager before the bridge reads no further
+REDIS_RETRY = 0.5  # seconds
+GOODBYE = 3.0  # seconds that clients get to answer a close
+WORKER_STOPS_WITHIN = 25.0
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+class Service:
+    """One instance of the orchestrator.
+
+    `failed` is set, with the reason, when supervision has given up: the process has to end.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.instance_id = new_id()
+        self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._stack = contextlib.AsyncExitStack()
+        self._worker: ChildProcess | None = None
+        self._watchers: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Starts everything; the instance is ready once Redis answers.
+
+        Raises:
+            OSError: the address cannot be listened on.
+            EmbeddedRedisError: the embedded Redis does not come up.
+        """
+        url = await self._start_redis()
+        self._build(url)
+        self._listen()
+        await self._start_worker(url)
+        self._watchers.append(asyncio.create_task(self._await_redis(), name="service.ready"))
+
+    async def stop(self, code: int, reason: str) -> None:
+        """Stops taking work, closes all connections with `code`, ends the actors, then Redis."""
+        self.app.phase = Phase.DRAINING
+        log.info("service.stopping", reason=reason, connections=self.app.counters.connections)
+        for watcher in self._watchers:
+            watcher.cancel()
+        await self._close_connections(code, reason)
+        await self._stack.aclose()
+        log.info("service.stopped")
+
+    async def _start_redis(self) -> str:
+        if self._settings.redis.url != "embedded":
+            return self._settings.redis.url
+        embedded = EmbeddedRedis()
+        url = await embedded.start()
+        self._stack.push_async_callback(embedded.stop)
+        return url
+
+    def _build(self, url: str) -> None:
+        """All parts, each given what it needs: stores first, then the actors, then the edge."""
+        settings = self._settings
+        keys = Keys(settings.redis.key_prefix)
+        redis = Redis(url, socket_timeout=settings.redis.socket_timeout)
+        self._stack.push_async_callback(redis.close)
+        limits = TaskLimits(
+            max_attempts=settings.execution.max_attempts,
+            visibility_timeout_ms=_ms(settings.execution.visibility_timeout),
+            cancel_grace_ms=_ms(settings.execution.cancel_grace),
+            gap_timeout_ms=_ms(settings.callbacks.gap_timeout),
+        )
+        calls = SessionCalls(
+            keys, max_events=settings.sessions.max_events, ttl=settings.sessions.ttl
+        )
+        due, letters = DueTimes(redis, keys), DeadLetters(redis, keys)
+        work = WorkQueue(redis, keys, letters)
+        tasks = TaskStore(redis, keys, calls, due, work, limits)
+        session_log = SessionLog(redis, keys, calls)
+        pushes = ActionQueue(redis, keys, letters, consumer=self.instance_id)
+        callbacks = CallbackQueue(
+            redis,
+            keys,
+            calls,
+            due,
+            tasks,
+            letters,
+            consumer=self.instance_id,
+            max_bytes=settings.callbacks.max_bytes,
+            max_attempts=limits.max_attempts,
+            gap_timeout_ms=limits.gap_timeout_ms,
+        )
+        schemas = Schemas(settings.execution, settings.agents)
+        counters, supervision_log = Counters(), SupervisionLog()
+
+        supervisor = SupervisorActor.start(self._escalate, log=supervision_log)
+        self._stack.push_async_callback(supervisor.stop)
+        router = supervisor.spawn(
+            ChildSpec(
+                "chat_router",
+                ChatRouterActor,
+                (tasks, session_log, pushes, settings.agents, counters),
+            )
+        )
+        bridge = Bridge(redis, keys, self.instance_id, self._hear)
+        self._manager: LoopRef = supervisor.spawn(
+            ChildSpec(
+                "connection_manager",
+                ConnectionManagerActor,
+                (bridge, self._policy(), session_log, router, supervisor, counters),
+            )
+        )
+        supervisor.spawn(
+            ChildSpec(
+                "push_worker",
+                PushWorkerActor,
+                (pushes, session_log, schemas.queued_push, counters, settings.callbacks),
+            )
+        )
+        supervisor.spawn(
+            ChildSpec(
+                "callback_worker", CallbackWorkerActor, (callbacks, counters, settings.callbacks)
+            )
+        )
+        supervisor.spawn(
+            ChildSpec(
+                "housekeeper",
+                HousekeeperActor,
+                (self.instance_id, tasks, due, work, Instances(redis, keys), counters),
+                {
+                    "max_attempts": limits.max_attempts,
+                    "visibility_timeout_ms": limits.visibility_timeout_ms,
+                },
+            )
+        )
+        bridge.start()
+        self._stack.push_async_callback(bridge.stop)
+        self.app = App(
+            settings=settings,
+            version=__version__,
+            instance_id=self.instance_id,
+            schemas=schemas,
+            redis=redis,
+            session_log=session_log,
+            work=work,
+            callback_stream=callbacks.stream,
+            router=router,
+            manager=self._manager,
+            supervisor=supervisor,
+            supervision_log=supervision_log,
+            counters=counters,
+        )
+
+    def _policy(self) -> ConnectionPolicy:
+        websocket = self._settings.websocket
+        return ConnectionPolicy(
+            instance_id=self.instance_id,
+            ping_interval=websocket.ping_interval,
+            max_message_bytes=websocket.max_message_bytes,
+            max_bad_frames=websocket.max_bad_frames,
+            send_buffer_bytes=websocket.send_buffer_bytes,
+        )
+
+    async def _hear(self, message: Message) -> None:
+        """What the bridge hears goes to the ConnectionManager, never faster than it listens."""
+        if self._manager.mailbox > EAR_FULL:
+            await self._manager.ask(CaughtUp(), timeout=None)
+        if self._manager.is_alive():
+            self._manager.tell(message)
+
+    def _listen(self) -> None:
+        settings = self._settings.server
+        application = web.Application(
+            routes(self.app),
+            default_handler_class=NotFoundHandler,
+            default_handler_args={"app": self.app},
+        )
+        server = HTTPServer(
+            application,
+            max_header_size=MAX_HEADERS,
+            # The handlers count bodies themselves, to answer 413 instead of hanging up.
+            max_body_size=sys.maxsize,
+            idle_connection_timeout=IDLE_CONNECTION,
+            body_timeout=BODY_WITHIN,
+        )
+        sockets = netutil.bind_sockets(settings.port, settings.host)
+        server.add_sockets(sockets)
+        self.address = f"http://{settings.host}:{sockets[0].getsockname()[1]}/"
+
+        async def stop_listening() -> None:
+            server.stop()
+            await server.close_all_connections()
+
+        self._stack.push_async_callback(stop_listening)
+
+    async def _start_worker(self, url: str) -> None:
+        if not self._settings.execution.embedded_worker:
+            return
+        # The address may hold a password, so it goes by the environment, which others cannot read.
+        environment = {
+            **os.environ,
+            "EXECUTION_REDIS_URL": url,
+            "EXECUTION_KEY_PREFIX": self._settings.redis.key_prefix,
+            "EXECUTION_ORCHESTRATOR_URL": self.address.rstrip("/"),
+            "EXECUTION_LOG_FORMAT": self._settings.logging.format,
+        }
+        self._worker = await spawn_child(
+            sys.executable, "-m", "execution", env=environment, cwd=PROJECT
+        )
+        self._stack.push_async_callback(self._worker.stop, WORKER_STOPS_WITHIN)
+        self._watchers.append(
+            asyncio.create_task(self._watch_worker(url, self._worker), name="service.worker")
+        )
+
+    async def _watch_worker(self, url: str, worker: ChildProcess) -> None:
+        """A worker that ends by itself is started again: in dev, agents crash on purpose."""
+        status = await worker.wait()
+        log.warning("worker.ended", status=status)
+        await asyncio.sleep(1)
+        await self._start_worker(url)
+
+    async def _await_redis(self) -> None:
+        is_told = False
+        while True:
+            try:
+                await self.app.redis.call("PING")
+            except OrchestratorError as error:
+                if not is_told:
+                    log.warning("redis.awaited", error=error.code)
+                is_told = True
+                await asyncio.sleep(REDIS_RETRY)
+            else:
+                break
+        self.app.phase = Phase.SERVING
+        log.info("service.ready", open=self.address, version=__version__)
+
+    async def _close_connections(self, code: int, reason: str) -> None:
+        with contextlib.suppress(OrchestratorError):
+            await ask(self._manager, CloseAll(code, reason))
+        deadline = asyncio.get_running_loop().time() + GOODBYE
+        # Clients answer a close in their own time; there is no one event to wait for.
+        while self.app.counters.connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    def _escalate(self, reason: str) -> None:
+        """Restarting has not helped: out of readiness at once, and out of the process."""
+        self.app.phase = Phase.FAILED
+        if not self.failed.done():
+            self.failed.set_result(reason)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,227 @@
+"""The WebSocket handler: frames in, frames out, nothing else (contract, section 4)."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from pykka import ActorDeadError
+from tornado import websocket
+
+from actors.connection_manager import Connect, Listen, Listening
+from actors.loop_actor import LoopRef, MailboxFull
+from actors.session import CaughtUp, Connection, SocketClosed
+from common.domain.errors import (
+    BadRequest,
+    Draining,
+    Forbidden,
+    NotFound,
+    OrchestratorError,
+    OriginNotAllowed,
+    Overloaded,
+    RedisUnavailable,
+    ValidationFailed,
+)
+from common.domain.ids import SessionId, SessionKey, TenantId, is_outside_id, new_id
+from common.domain.resume import ResumeRequest
+from orchestrator.app import ANSWER_WITHIN, App, ask
+from orchestrator.frames import read_frame
+from orchestrator.http.base import ProblemHandler
+from orchestrator.http.sessions import LARGEST_OFFSET
+from orchestrator.transport import SocketTransport
+from orchestrator.websocket_protocol import StrictProtocol
+
+log = structlog.get_logger(__name__)
+
+SUBPROTOCOLS = ("orchestrator.v1", "bearer")
+QUERY = frozenset({"user_id", "epoch", "offset", "compact", "token", "close_codes"})
+EPOCH_LENGTH = 128
+CROWDED = 100  # messages in a SessionActor's mailbox from which on its socket is read no further
+
+CLOSE_CODES: dict[type[OrchestratorError], int] = {
+    BadRequest: 4400,
+    ValidationFailed: 4400,
+    NotFound: 4400,
+    Forbidden: 4403,
+    OriginNotAllowed: 4403,
+    Draining: 1012,
+    Overloaded: 1013,
+    RedisUnavailable: 1013,
+}
+
+
+class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
+    """`/ws/{tenant}/{session}`: refused by HTTP, or with `close_codes=1` by a close code."""
+
+    _refusal: OrchestratorError | None = None
+    _session: LoopRef | None = None
+
+    def initialize(self, app: App) -> None:
+        super().initialize(app)
+        self._holds_slot = False
+
+    async def prepare(self) -> None:
+        self._require_upgrade()
+        try:
+            await self._admit()
+        except OrchestratorError as error:
+            self._give_slot_back()
+            if self.get_query_argument("close_codes", None) != "1":
+                raise
+            self._refusal = error
+
+    def _require_upgrade(self) -> None:
+        headers = self.request.headers
+        words = {word.strip().lower() for word in headers.get("Connection", "").split(",")}
+        if headers.get("Upgrade", "").lower() != "websocket" or "upgrade" not in words:
+            raise BadRequest("This address speaks WebSocket only.")
+
+    async def _admit(self) -> None:
+        """All that has to hold before the upgrade. Raises what refuses it."""
+        self._connection = self._read_request()
+        self._check_origin()
+        self.app.refuse_new_work()
+        self._take_slot()
+        listening: Listening = await ask(self.app.manager, Listen(self._connection.session))
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                await asyncio.shield(listening.confirmed)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            raise RedisUnavailable from error
+
+    def _read_request(self) -> Connection:
+        tenant_id, session_id = self.path_args
+        if not (is_outside_id(tenant_id) and is_outside_id(session_id)):
+            raise BadRequest("Tenant or session is no id.")
+        unknown = self.request.query_arguments.keys() - QUERY
+        if unknown:
+            raise BadRequest(f"Unknown query parameter: {min(unknown)[:64]}")
+        user_id = self.get_query_argument("user_id", None)
+        if user_id is not None and not is_outside_id(user_id):
+            raise BadRequest("`user_id` is no id.")
+        compact = self.get_query_argument("compact", "0")
+        if compact not in ("0", "1"):
+            raise BadRequest("`compact` must be 0 or 1.")
+        return Connection(
+            connection_id=new_id(),
+            session=SessionKey(TenantId(tenant_id), SessionId(session_id)),
+            user_id=user_id,
+            request=self._read_resume(),
+            compact=compact == "1",
+        )
+
+    def _read_resume(self) -> ResumeRequest:
+        epoch = self.get_query_argument("epoch", None)
+        given = self.get_query_argument("offset", None)
+        if given is None:
+            if epoch is not None:
+                raise BadRequest("`epoch` needs `offset`.")
+            return ResumeRequest()
+        if not (given.isascii() and given.isdigit() and len(given) <= 16):
+            raise BadRequest("`offset` must be a whole number.")
+        offset = int(given)
+        if offset > LARGEST_OFFSET or (epoch is not None and not 0 < len(epoch) <= EPOCH_LENGTH):
+            raise BadRequest("`offset` or `epoch` is out of bounds.")
+        if offset and epoch is None:
+            raise BadRequest("An `offset` other than 0 needs `epoch`.")
+        return ResumeRequest(epoch=epoch, offset=offset)
+
+    def _check_origin(self) -> None:
+        origin = self.request.headers.get("Origin")
+        allowed = self.app.settings.websocket.allowed_origins
+        if origin is None or "*" in allowed or origin.lower() in allowed:
+            return
+        if allowed or urlsplit(origin).netloc.lower() != self.request.host.lower():
+            raise OriginNotAllowed
+
+    def check_origin(self, origin: str) -> bool:  # noqa: ARG002  `prepare` has checked it
+        return True
+
+    # One of `websocket.max_connections`, from before the upgrade until the end.
+
+    def _take_slot(self) -> None:
+        if self.app.sockets >= self.app.settings.websocket.max_connections:
+            raise Overloaded("This instance has as many connections as it takes.")
+        self.app.sockets += 1
+        self._holds_slot = True
+
+    def _give_slot_back(self) -> None:
+        if self._holds_slot:
+            self._holds_slot = False
+            self.app.sockets -= 1
+
+    def on_finish(self) -> None:
+        """The request ended without an upgrade (after one, `on_close` comes instead)."""
+        if self.ws_connection is None or self.get_status() != 101:
+            self._give_slot_back()
+
+    # Tornado's settings.
+
+    def get_websocket_protocol(self) -> websocket.WebSocketProtocol | None:
+        if self.request.headers.get("Sec-WebSocket-Version") != "13":
+            return None
+        settings = self.app.settings.websocket
+        params = websocket._WebSocketParams(
+            ping_interval=settings.ping_interval,
+            ping_timeout=settings.ping_timeout,
+            max_message_size=settings.max_message_bytes,
+            compression_options={} if settings.compression else None,
+        )
+        return StrictProtocol(self, mask_outgoing=False, params=params)
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        return next((each for each in SUBPROTOCOLS if each in subprotocols), None)
+
+    # The connection.
+
+    async def open(self, *_: str, **__: str) -> None:
+        self.set_nodelay(True)
+        if self._refusal is not None:
+            code = CLOSE_CODES.get(type(self._refusal), 4500)
+            self.close(code, _fit(self._refusal.detail))
+            return
+        protocol = self.ws_connection
+        if not isinstance(protocol, StrictProtocol):
+            raise TypeError(protocol)
+        transport = SocketTransport(self, protocol)
+        try:
+            self._session = await ask(self.app.manager, Connect(self._connection, transport))
+        except OrchestratorError as error:
+            self.close(CLOSE_CODES.get(type(error), 4500), _fit(error.detail))
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        if self._session is None:
+            return None
+        self.app.counters.messages_received += 1
+        self._tell(self._session, read_frame(message, self._connection, self.app.schemas))
+        return self._wait_for_room(self._session) if self._session.mailbox > CROWDED else None
+
+    async def _wait_for_room(self, session: LoopRef) -> None:
+        """Reads no further until the actor has caught up: a flood waits in its sender."""
+        with contextlib.suppress(OrchestratorError):
+            await ask(session, CaughtUp())
+
+    def on_close(self) -> None:
+        self._give_slot_back()
+        if self._session is not None:
+            self._tell(self._session, SocketClosed())
+
+    def _tell(self, session: LoopRef, message: object) -> None:
+        try:
+            session.tell(message)
+        except ActorDeadError:
+            pass  # it closed this connection itself
+        except MailboxFull:
+            session.stop(drop=True)
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        super().log_exception(typ, value, tb)
+        if self.ws_connection is not None and not isinstance(value, OrchestratorError):
+            self.close(4500, "internal error; come back")
+
+
+def _fit(reason: str) -> str:
+    """A close frame has room for 123 bytes of reason."""
+    return reason.encode()[:123].decode(errors="ignore")

@@ -1,0 +1,281 @@
+"""The worker's door to Redis, one promise at a time; Redis is real, the connection may be cut."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from common.domain.errors import RedisUnavailable
+from common.domain.ids import TaskId
+from common.queues.keys import WORK_GROUP
+from common.queues.work_consumer import (
+    GIVEN_BACK,
+    GroupMissing,
+    Lease,
+    Report,
+    WorkConsumer,
+    WorkEntry,
+)
+from tests.execution.support import Orchestrator
+from tests.support.redis_server import RedisServer
+
+
+@asynccontextmanager
+async def consumer_of(orchestrator: Orchestrator, name: str = "c1") -> AsyncIterator[WorkConsumer]:
+    consumer = WorkConsumer(orchestrator.url, orchestrator.keys, name, socket_timeout=1.0)
+    try:
+        yield consumer
+    finally:
+        await consumer.close()
+
+
+async def take_some(consumer: WorkConsumer, count: int = 10) -> list[WorkEntry]:
+    """A worker asks again and again, too."""
+    async with asyncio.timeout(10):
+        while not (entries := await consumer.take(count)):
+            pass
+    return entries
+
+
+async def test_it_takes_by_priority_and_never_more_than_asked(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        consumer_of(orchestrator) as consumer,
+    ):
+        for priority in ("low", "normal", "high"):
+            for number in (1, 2):
+                await orchestrator.submit("a", task_id=f"{priority}{number}", priority=priority)
+        first = [entry.task_id for entry in await consumer.take(3)]
+        then = [entry.task_id for entry in await consumer.take(9)]
+    assert first == ["high1", "high2", "normal1"]
+    assert then == ["normal2", "low1", "low2"]
+
+
+async def test_a_waiting_read_that_finds_several_streams_filled_gives_back_what_is_too_much(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        consumer_of(orchestrator) as consumer,
+        consumer_of(orchestrator, "c2") as other,
+    ):
+        await consumer.take(1)  # the next look for idle entries is a second away
+        pipe = orchestrator.redis.pipeline(transaction=True)
+        for stream in orchestrator.keys.work_streams:
+            pipe.xadd(stream, {"task_id": stream, "action": "{}"})
+        waiting = asyncio.create_task(take_some(consumer, 1))
+        await asyncio.sleep(0.05)
+        await pipe.execute()
+        taken = await waiting
+        assert len(taken) == 1
+        rest = await take_some(other)
+        while len(rest) < 2:
+            rest += await take_some(other)
+        assert len({entry.stream for entry in (*taken, *rest)}) == 3
+
+
+async def test_a_take_can_be_told_to_stop_waiting(redis_server: RedisServer, prefix: str) -> None:
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        consumer_of(orchestrator) as consumer,
+    ):
+        await consumer.take(1)
+        waiting = asyncio.create_task(consumer.take(1))
+        await asyncio.sleep(0.05)
+        begun = time.monotonic()
+        await consumer.stop_waiting()
+        assert await waiting == []
+        assert await consumer.take(1) == []
+        assert time.monotonic() - begun < 0.5
+
+
+async def test_without_a_group_it_says_so(redis_server: RedisServer, prefix: str) -> None:
+    orchestrator = Orchestrator(redis_server.url, prefix)
+    async with consumer_of(orchestrator) as consumer:
+        with pytest.raises(GroupMissing):
+            await consumer.take(1)
+    await orchestrator.redis.aclose()
+
+
+async def test_an_attempt_is_counted_with_the_cancel_key_and_redis_own_clock(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        consumer_of(orchestrator) as consumer,
+    ):
+        begun = await consumer.begin(TaskId("t"))
+        assert (begun.attempt, begun.cancel) == (1, None)
+        assert abs(begun.now_ms - await orchestrator.now_ms()) < 1000
+        await orchestrator.cancel("t", "")
+        again = await consumer.begin(TaskId("t"))
+        assert (again.attempt, again.cancel) == (2, "")
+
+
+async def test_only_the_newest_attempt_may_refresh_finish_or_give_back(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        consumer_of(orchestrator) as consumer,
+    ):
+        await orchestrator.submit("a", task_id="t")
+        (entry,) = await take_some(consumer)
+        old = Lease(entry, (await consumer.begin(entry.task_id)).attempt)
+        assert await consumer.refresh(old)
+        new = Lease(entry, (await consumer.begin(entry.task_id)).attempt)
+        assert not await consumer.refresh(old)
+        assert not await consumer.finish(old)
+        await consumer.give_back(entry, old.attempt)
+        (pending,) = await orchestrator.redis.xpending_range(entry.stream, WORK_GROUP, "-", "+", 9)
+        assert pending["consumer"] == b"c1"
+        assert await consumer.finish(new)
+        assert await consumer.finish(new), "again, after a lost reply"
+        assert await orchestrator.left() == (0, 0)
+
+
+async def test_a_refresh_resets_the_idle_time_and_counts_no_delivery(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        consumer_of(orchestrator) as consumer,
+    ):
+        await orchestrator.submit("a", task_id="t")
+        (entry,) = await take_some(consumer)
+        lease = Lease(entry, (await consumer.begin(entry.task_id)).attempt)
+        await asyncio.sleep(0.2)
+        await consumer.refresh(lease)
+        (pending,) = await orchestrator.redis.xpending_range(entry.stream, WORK_GROUP, "-", "+", 9)
+        assert pending["time_since_delivered"] < 150
+        assert pending["times_delivered"] == 1
+
+
+async def test_a_refresh_survives_a_deleted_entry_and_a_lost_group(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        consumer_of(orchestrator) as consumer,
+    ):
+        await orchestrator.submit("a", task_id="t")
+        (entry,) = await take_some(consumer)
+        lease = Lease(entry, (await consumer.begin(entry.task_id)).attempt)
+        await orchestrator.redis.xdel(entry.stream, entry.entry_id)
+        assert await consumer.refresh(lease)
+        await orchestrator.redis.xgroup_destroy(entry.stream, WORK_GROUP)
+        assert await consumer.refresh(lease)
+        assert await consumer.finish(lease)
+
+
+async def test_reports_are_added_in_order_and_each_has_its_own_result(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        consumer_of(orchestrator) as consumer,
+    ):
+        stream = orchestrator.stream_of("t")
+        await orchestrator.redis.set("no-stream", "x")
+
+        def report(to: str, seq: int) -> Report:
+            return Report(to, "t", "acme", "s1", 1, seq, "delta", b'{"text":"x"}')
+
+        results = await consumer.report(
+            [report(stream, 1), report("no-stream", 1), report(stream, 2)]
+        )
+        assert (results[0], results[2]) == (None, None)
+        assert "WRONGTYPE" in str(results[1])
+        assert [told.seq for told in await orchestrator.next_callbacks("t")] == [1, 2]
+
+
+async def test_cancellations_are_heard_and_looked_up(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        consumer_of(orchestrator) as consumer,
+    ):
+        async with consumer.control() as cancellations:
+            for noise in (b"no json", b"[]", b'{"type":"other"}'):
+                await orchestrator.redis.publish(orchestrator.keys.control, noise)
+            await orchestrator.cancel("t1", "why")
+            async with asyncio.timeout(5):
+                assert await anext(cancellations) == ("t1", "why")
+        asked = [TaskId("t1"), TaskId("t2")]
+        assert await consumer.cancelled(asked) == {"t1": "why"}
+
+
+async def test_a_retiring_consumer_gives_back_what_is_pending_and_is_gone(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        consumer_of(orchestrator) as consumer,
+        consumer_of(orchestrator, "c2") as other,
+    ):
+        for number in range(250):
+            await orchestrator.submit("a", task_id=f"t{number}")
+        entries = await take_some(consumer, 250)
+        await orchestrator.redis.xdel(entries[0].stream, entries[0].entry_id)
+        await consumer.retire()
+        assert await orchestrator.consumers() == {GIVEN_BACK}
+        assert await orchestrator.left() == (249, 249)
+        claimed = await take_some(other, 1000)
+        assert len(claimed) == 249
+
+
+async def test_an_entry_whose_reply_was_lost_is_found_again_by_the_same_consumer(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        consumer_of(orchestrator) as consumer,
+    ):
+        await orchestrator.submit("a", task_id="held")
+        (held,) = await take_some(consumer)
+        # What a cut connection leaves behind: delivered, but never seen.
+        await orchestrator.submit("a", task_id="lost")
+        await orchestrator.redis.xreadgroup(WORK_GROUP, "c1", {held.stream: ">"})
+        waiting = asyncio.create_task(consumer.take(1))
+        await asyncio.sleep(0.05)
+        await orchestrator.redis.execute_command(
+            "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"
+        )
+        with pytest.raises(RedisUnavailable):
+            await waiting
+        found = await take_some(consumer)
+        assert [entry.task_id for entry in found] == ["lost"]
+
+
+async def test_consumers_that_died_long_ago_are_removed_unless_something_is_pending_for_them(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.queues.work_consumer.GONE_AFTER_MS", 50)
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        consumer_of(orchestrator) as consumer,
+    ):
+        await orchestrator.submit("a")
+        stream = orchestrator.keys.work_streams[1]
+        await orchestrator.redis.xreadgroup(WORK_GROUP, "holding", {stream: ">"})
+        await orchestrator.redis.xgroup_createconsumer(stream, WORK_GROUP, "idle")
+        await asyncio.sleep(0.1)
+        await consumer.take(1)
+        assert await orchestrator.consumers() == {"holding", "c1"}
+
+
+async def test_a_redis_out_of_reach_is_told_within_its_timeout(prefix: str) -> None:
+    with RedisServer() as server:
+        orchestrator = Orchestrator(server.url, prefix)
+    async with consumer_of(orchestrator) as consumer:
+        begun = time.monotonic()
+        with pytest.raises(RedisUnavailable):
+            await consumer.take(1)
+        with pytest.raises(RedisUnavailable):
+            await consumer.begin(TaskId("t"))
+        assert time.monotonic() - begun < 3
