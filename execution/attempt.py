@@ -97,7 +97,7 @@ class Attempt:
         pump.add_done_callback(_retrieve)
         try:
             await self._first_of(pump, self._cancelled, self._let_go, timeout=seconds_left)
-            ended_by_itself = pump.done()
+            ended_by_itself = pump.done() and not (pump.cancelled() and task.cancelled)
             past_deadline = not (ended_by_itself or task.cancelled)
             if past_deadline:
                 task.cancel_reason = "deadline"
@@ -122,7 +122,8 @@ class Attempt:
                 if isinstance(output, Result):
                     return output
                 if task.cancelled:
-                    break  # the agent swallowed its cancellation
+                    # Said after the cancellation: the agent swallowed it, or has not felt it yet.
+                    raise asyncio.CancelledError
                 if isinstance(output, str) and not output:
                     continue  # nothing to tell; models begin and end with such
                 kind, data = callback_of(output)

@@ -1,0 +1,214 @@
+"""The stores put together as the service does, on a real Redis, for tests to use directly."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+
+from common.domain.actions import ChatCancelTaskAction, ChatSendMessageAction
+from common.domain.errors import OrchestratorError
+from common.domain.ids import AgentId, SessionId, SessionKey, TaskId, TenantId
+from common.domain.tasks import Submitted, Task
+from common.queues.actions import ActionQueue
+from common.queues.callbacks import Applied, CallbackQueue
+from common.queues.dead_letters import DeadLetters
+from common.queues.due import DueTask, DueTimes
+from common.queues.instances import Instances
+from common.queues.keys import Keys
+from common.queues.redis import Redis
+from common.queues.session_calls import SessionCalls
+from common.queues.session_log import SessionLog
+from common.queues.streams import Entry
+from common.queues.tasks import TaskLimits, TaskStore
+from common.queues.work import WorkQueue
+
+ACME = TenantId("acme")
+SESSION = SessionKey(ACME, SessionId("s-1"))
+OTHER_SESSION = SessionKey(ACME, SessionId("s-2"))
+AFTER_ALL = 10_000  # more entries than any test makes
+
+
+def key_of(session_id: str, tenant_id: str = ACME) -> SessionKey:
+    return SessionKey(TenantId(tenant_id), SessionId(session_id))
+
+
+def message(session: SessionKey = SESSION, **fields: Any) -> ChatSendMessageAction:
+    known: dict[str, Any] = {"agent_id": AgentId("echo"), "message": "hello", "timeout": 300.0}
+    return ChatSendMessageAction(
+        tenant_id=session.tenant_id, session_id=session.session_id, **(known | fields)
+    )
+
+
+class Stores:
+    """Everything of `common.queues` under one prefix, and the moves of a test."""
+
+    def __init__(
+        self,
+        url: str,
+        prefix: str,
+        *,
+        socket_timeout: float = 2.0,
+        max_events: int = 1000,
+        ttl: float = 3600,
+        max_attempts: int = 3,
+        max_bytes: int = 1_000_000,
+        cancel_grace_ms: int = 10_000,
+        gap_timeout_ms: int = 90_000,
+        consumer: str = "instance-1",
+        **waiting: int,
+    ) -> None:
+        self.keys = Keys(prefix)
+        self.redis = Redis(url, socket_timeout=socket_timeout)
+        self.calls = SessionCalls(self.keys, max_events=max_events, ttl=ttl)
+        self.due = DueTimes(self.redis, self.keys)
+        self.letters = DeadLetters(self.redis, self.keys)
+        self.work = WorkQueue(self.redis, self.keys, self.letters)
+        self.limits = TaskLimits(
+            max_attempts=max_attempts,
+            visibility_timeout_ms=60_000,
+            cancel_grace_ms=cancel_grace_ms,
+            gap_timeout_ms=gap_timeout_ms,
+        )
+        self.tasks = TaskStore(self.redis, self.keys, self.calls, self.due, self.work, self.limits)
+        self.log = SessionLog(self.redis, self.keys, self.calls)
+        self.pushes = ActionQueue(self.redis, self.keys, self.letters, consumer=consumer)
+        self.instances = Instances(self.redis, self.keys)
+        self.callbacks = CallbackQueue(
+            self.redis,
+            self.keys,
+            self.calls,
+            self.due,
+            self.tasks,
+            self.letters,
+            consumer=consumer,
+            max_bytes=max_bytes,
+            max_attempts=max_attempts,
+            gap_timeout_ms=gap_timeout_ms,
+            **waiting,
+        )
+
+    async def close(self) -> None:
+        await self.callbacks.stream.close()
+        await self.pushes.stream.close()
+        await self.redis.close()
+
+    # The way in.
+
+    async def submit(self, session: SessionKey = SESSION, **fields: Any) -> TaskId:
+        submitted = await self.submit_action(message(session, **fields))
+        assert isinstance(submitted, Submitted), submitted
+        return submitted.task_id
+
+    async def submit_action(self, action: ChatSendMessageAction) -> Submitted | OrchestratorError:
+        (outcome,) = await self.tasks.submit([action])
+        return outcome
+
+    async def submit_and_deliver(self, session: SessionKey = SESSION, **fields: Any) -> TaskId:
+        action = message(session, **fields)
+        await self.submit_action(action)
+        await self.tasks.deliver([self.tasks.delivery_of(action)])
+        return action.task_id
+
+    async def cancel(self, task_id: TaskId, reason: str = "") -> str:
+        action = ChatCancelTaskAction(tenant_id=ACME, task_id=task_id, reason=reason)
+        return (await self.tasks.cancel(action)).status
+
+    async def look(self, task_id: TaskId, session: SessionKey = SESSION) -> str | None:
+        """The look at a task that a sweep makes when it is due."""
+        due = DueTask(session=session, task_id=task_id, leased_until=0)
+        return await self.tasks.check(due)
+
+    # The way out.
+
+    async def add(self, fields: Mapping[str, str | bytes | int]) -> None:
+        """Adds an entry to the callback stream, as a worker does."""
+        flat = [part for field in fields.items() for part in field]
+        await self.redis.call("XADD", self.keys.callbacks, "*", *flat)
+
+    async def report(
+        self,
+        task_id: TaskId,
+        *reports: tuple[int, int, str, Any],
+        session: SessionKey = SESSION,
+    ) -> Applied:
+        """Adds callbacks (attempt, seq, type, data) and handles all that waits."""
+        for attempt, seq, type_, data in reports:
+            await self.add(callback_fields(task_id, attempt, seq, type_, data, session))
+        return await self.handle()
+
+    async def read(self) -> list[Entry]:
+        await self.callbacks.stream.ensure_group()
+        return await self.callbacks.stream.read(AFTER_ALL, 0.001)
+
+    async def handle(self) -> Applied:
+        return await self.callbacks.apply(await self.read())
+
+    # What came of it.
+
+    async def events(self, session: SessionKey = SESSION) -> list[dict[str, Any]]:
+        """The kept events of a session, each with its offset."""
+        page = await self.log.read(session, 0, AFTER_ALL)
+        return [{**orjson.loads(event.entry), "offset": event.offset} for event in page.events]
+
+    async def told(self, session: SessionKey = SESSION) -> list[tuple[str, Any]]:
+        """Types and data of the session's events, without `user_message`."""
+        events = await self.events(session)
+        return [(e["type"], e["data"]) for e in events if e["type"] != "user_message"]
+
+    async def task(self, task_id: TaskId, tenant_id: str = ACME) -> Task:
+        return await self.tasks.get(TenantId(tenant_id), task_id)
+
+    async def dead(self) -> list[dict[str, bytes]]:
+        """The dead letters of the callback stream."""
+        letters = await self.redis.call("XRANGE", self.keys.dead_callbacks, "-", "+")
+        return [_named(fields) for _, fields in letters]
+
+    async def dead_work(self) -> list[dict[str, bytes]]:
+        letters = await self.redis.call("XRANGE", self.keys.dead_execute, "-", "+")
+        return [_named(fields) for _, fields in letters]
+
+    async def ttl(self, key: str) -> int:
+        """Seconds until a key expires; -1 for never, -2 where there is none."""
+        return int(await self.redis.call("TTL", key))
+
+    async def exists(self, key: str) -> bool:
+        return bool(await self.redis.call("EXISTS", key))
+
+
+def callback_fields(
+    task_id: str, attempt: int, seq: int, type_: str, data: Any, session: SessionKey = SESSION
+) -> dict[str, str | bytes | int]:
+    return {
+        "task_id": task_id,
+        "tenant_id": session.tenant_id,
+        "session_id": session.session_id,
+        "attempt": attempt,
+        "seq": seq,
+        "type": type_,
+        "data": data if isinstance(data, bytes | str) else orjson.dumps(data),
+    }
+
+
+def entry_of(fields: Mapping[str, str | bytes | int], id_: str = "1-0") -> Entry:
+    """The entry that these fields would be read as."""
+    return Entry(
+        id_.encode(),
+        {
+            name.encode(): value if isinstance(value, bytes) else str(value).encode()
+            for name, value in fields.items()
+        },
+    )
+
+
+def _named(flat: Sequence[bytes]) -> dict[str, bytes]:
+    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+@asynccontextmanager
+async def stores(url: str, prefix: str, **settings: Any) -> AsyncIterator[Stores]:
+    opened = Stores(url, prefix, **settings)
+    try:
+        yield opened
+    finally:
+        await opened.close()
