@@ -6,6 +6,7 @@ import structlog
 
 from actors.counters import Counters
 from actors.stream_worker import StreamWorkerActor
+from common.domain.callbacks import DeadReason
 from common.queues.callbacks import CallbackQueue
 from common.queues.streams import Entry
 from config.settings import CallbackSettings
@@ -39,3 +40,7 @@ class CallbackWorkerActor(StreamWorkerActor):
         self._counters.dead_callbacks.update(applied.dead)
         if applied.dead:
             log.warning("callbacks.set_aside", **applied.dead)
+
+    async def set_aside(self, entry: Entry) -> None:
+        await self._callbacks.set_aside(entry)
+        self._counters.dead_callbacks[DeadReason.UNREADABLE] += 1

@@ -182,6 +182,13 @@ class Cell(Turns):
         hook = partial(self._instance.on_failure, type(error), error, error.__traceback__)
         self._run(hook, then, FAILURE_HOOK_SECONDS)
 
+    def contain(self, error: Exception, messages: Sequence[Any]) -> None:
+        """Record a failure of these messages alone; the actor goes on."""
+        phase = "on_batch" if self._batched else "on_receive"
+        self._record_failure(error, phase, [Envelope(each) for each in messages], "contained")
+        if self.parent is not None:
+            self.parent.child_failed(self, error)
+
     def _on_failure_handled(
         self, error: BaseException, _: Any, hook_error: BaseException | None
     ) -> None:

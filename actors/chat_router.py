@@ -17,8 +17,9 @@ from common.domain.actions import (
     WebSocketBroadcastAction,
     WebSocketSendAction,
 )
-from common.domain.errors import AgentNotFound, OrchestratorError
+from common.domain.errors import AgentNotFound, InternalError, OrchestratorError
 from common.domain.tasks import CancelOutcome, Submitted, Task
+from common.failpoints import failpoint
 from common.queues.actions import ActionQueue
 from common.queues.session_log import SessionLog
 from common.queues.tasks import TaskStore
@@ -36,6 +37,7 @@ class ChatRouterActor(LoopActor):
     Receives the Domain Actions; answers `Submitted`, `Task`, `CancelOutcome`, or a push's
     `action_id`. A send is answered only once its task is in Redis. All that waits is handled at
     once: the sends of a batch share their round trips, and no action waits for one that fails.
+    One that fails for a mistake of ours is answered with `InternalError`, and recorded.
     """
 
     mailbox_size = 5000
@@ -55,9 +57,13 @@ class ChatRouterActor(LoopActor):
         self._agents = agents
         self._counters = counters
 
+    def on_start(self) -> None:
+        failpoint("chat_router.on_start")
+
     async def on_batch(
         self, actions: Sequence[ChatAction | PushAction]
     ) -> list[Answer | OrchestratorError]:
+        failpoint("chat_router.on_batch")
         sends = [action for action in actions if isinstance(action, ChatSendMessageAction)]
         others = [action for action in actions if not isinstance(action, ChatSendMessageAction)]
         sent, answered = await asyncio.gather(
@@ -75,6 +81,9 @@ class ChatRouterActor(LoopActor):
             return await self._answer(action)
         except OrchestratorError as error:
             return error
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is this action's
+            self.contain(error, action)
+            return InternalError()
 
     async def _send_all(
         self, actions: Sequence[ChatSendMessageAction]
@@ -83,8 +92,15 @@ class ChatRouterActor(LoopActor):
             return await self._send(actions)
         except OrchestratorError as error:  # Redis is away: none is known to be taken
             return [error] * len(actions)
+        except Exception as error:  # noqa: BLE001  # of one of them, perhaps
+            if len(actions) == 1:
+                self.contain(error, *actions)
+                return [InternalError()]
+        # Submitting again those that were taken changes nothing.
+        return [(await self._send_all([action]))[0] for action in actions]
 
     async def _answer(self, action: _Single) -> Answer:
+        failpoint("chat_router.before_answer")
         match action:
             case ChatGetStatusAction():
                 return await self._tasks.get(action.tenant_id, action.task_id)
@@ -105,6 +121,7 @@ class ChatRouterActor(LoopActor):
         refused = {i: AgentNotFound() for i, each in enumerate(actions) if not self._serves(each)}
         taken = [action for i, action in enumerate(actions) if i not in refused]
         outcomes = iter(await self._tasks.submit(taken))
+        failpoint("chat_router.after_submit")
         answers = [refused.get(i) or next(outcomes) for i in range(len(actions))]
         await self._deliver(
             [
@@ -123,6 +140,8 @@ class ChatRouterActor(LoopActor):
             await self._tasks.deliver([self._tasks.delivery_of(action) for action in actions])
         except OrchestratorError as error:
             log.warning("delivery.postponed", tasks=len(actions), error=error.code)
+        except Exception as error:  # noqa: BLE001  # the senders are not to be told otherwise
+            self.contain(error, *actions)
 
     def _serves(self, action: ChatSendMessageAction) -> bool:
         """Whether the agent exists for the tenant; without configured agents, any does."""

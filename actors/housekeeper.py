@@ -2,12 +2,15 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import structlog
 
 from actors.counters import Counters
 from actors.loop_actor import LoopActor
-from common.domain.errors import OrchestratorError
+from common.domain.errors import OrchestratorError, TemporaryError
+from common.failpoints import failpoint
 from common.queues.due import DueTask, DueTimes
 from common.queues.instances import Instances
 from common.queues.tasks import TaskStore
@@ -20,6 +23,8 @@ DUE_BATCH = 100  # of each shard
 WORN_OUT_EVERY = 1.0
 BEAT_EVERY = 3.0
 
+Item = TypeVar("Item", DueTask, TakenEntry)
+
 
 class LookAgain:
     """Told by the actor to itself."""
@@ -28,7 +33,8 @@ class LookAgain:
 class HousekeeperActor(LoopActor):
     """Looks at what is due, several times a second, on each instance; each item is had by one.
 
-    No clock of this machine decides anything: due times and leases are Redis's own.
+    No clock of this machine decides anything: due times and leases are Redis's own. An item that
+    fails keeps no other from being looked at.
     """
 
     def __init__(
@@ -56,12 +62,14 @@ class HousekeeperActor(LoopActor):
         self._away = False
 
     def on_start(self) -> None:
-        self.actor_ref.tell(LookAgain())
+        failpoint("housekeeper.on_start")
+        self.actor_ref.notify(LookAgain())
 
     async def on_receive(self, _: LookAgain) -> None:
+        failpoint("housekeeper.on_receive")
         try:
             await self._look()
-        except OrchestratorError as error:
+        except TemporaryError as error:
             if not self._away:
                 log.warning("housekeeping.interrupted", error=error.code)
             self._away = True
@@ -69,10 +77,10 @@ class HousekeeperActor(LoopActor):
             self._away = False
         self._counters.redis_away = self._away
         await asyncio.sleep(LOOK_EVERY)
-        if self.actor_ref.is_alive():
-            self.actor_ref.tell(LookAgain())
+        self.actor_ref.notify(LookAgain())
 
     async def on_stop(self) -> None:
+        failpoint("housekeeper.on_stop")
         try:
             await self._instances.leave(self._instance_id)
         except OrchestratorError as error:
@@ -80,16 +88,26 @@ class HousekeeperActor(LoopActor):
 
     async def _look(self) -> None:
         due = await self._due.take(DUE_BATCH)
-        await asyncio.gather(*map(self._check, due))
+        failpoint("housekeeper.after_take")
+        await self._each(self._check, due)
+        failpoint("housekeeper.after_check")
         if self._is_time("beat", BEAT_EVERY):
             await self._work.ensure_groups()  # workers wait for them, also after a flush
             self._counters.cluster = await self._instances.beat(
                 self._instance_id, self._counters.connections, self._counters.sessions
             )
         if self._is_time("worn_out", WORN_OUT_EVERY) and await self._work.may_scan():
-            for taken in await self._work.taken():
-                if self._is_worn_out(taken):
-                    await self._bury(taken)
+            await self._each(self._bury, list(filter(self._is_worn_out, await self._work.taken())))
+
+    async def _each(self, do: Callable[[Item], Awaitable[None]], items: Sequence[Item]) -> None:
+        """Does it with all of them at once, and waits for all, whichever fail."""
+        outcomes = await asyncio.gather(*map(do, items), return_exceptions=True)
+        for item, outcome in zip(items, outcomes, strict=True):
+            if isinstance(outcome, Exception) and not isinstance(outcome, TemporaryError):
+                self.contain(outcome, item)
+        for outcome in outcomes:
+            if isinstance(outcome, TemporaryError):
+                raise outcome
 
     def _is_time(self, what: str, every: float) -> bool:
         now = time.monotonic()
@@ -113,5 +131,6 @@ class HousekeeperActor(LoopActor):
         await self._tasks.fail(
             taken.task_id, "max_attempts", f"The task was tried {self._max_attempts} times."
         )
+        failpoint("housekeeper.before_bury")
         if await self._work.bury(taken, "max_attempts"):
             log.warning("task.worn_out", task_id=taken.task_id, attempt=taken.attempt)

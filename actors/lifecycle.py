@@ -22,7 +22,10 @@ class Parent(Protocol):
     """What a cell tells the supervisor above it."""
 
     def child_failed(self, cell: "Cell", error: BaseException) -> None:
-        """A permanent one is suspended now: `restart` or `bury` it. Any other has ended."""
+        """A permanent one is suspended now: `restart` or `bury` it. Any other has ended.
+
+        One that still runs has contained it, and only says so.
+        """
 
     def child_ended(self, cell: "Cell") -> None:
         """It has stopped, or failed for good."""

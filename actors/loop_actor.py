@@ -81,6 +81,13 @@ class LoopRef(pykka.ActorRef[Any]):
         """
         self._cell.deliver(Envelope(message))
 
+    def notify(self, message: Any) -> bool:
+        """Tell it what must not be lost, few as such messages are: a full mailbox takes it, too.
+
+        False, and nothing else, if it takes no messages any more.
+        """
+        return self._cell.deliver_control(message)
+
     def ask(  # type: ignore[override]  # pykka's would block the loop
         self, message: Any, *, timeout: float | None = 5.0
     ) -> asyncio.Future[Any]:
@@ -188,6 +195,10 @@ class LoopActor(PykkaActor):
     def stop(self) -> None:
         """Stop once all that waits now has been handled."""
         self._actor_ref.stop()
+
+    def contain(self, error: Exception, *messages: Any) -> None:
+        """Say in the supervision log that these failed, and go on: they concern nobody else."""
+        self._actor_ref._cell.contain(error, messages)
 
     def describe_children(self) -> Collection[LoopRef]:
         """The actors that this one looks after, for the supervision tree."""

@@ -8,6 +8,7 @@ from actors.counters import Counters
 from actors.stream_worker import StreamWorkerActor
 from common.domain.actions import PushAction, WebSocketSendAction
 from common.domain.errors import ValidationFailed
+from common.failpoints import failpoint
 from common.queues.actions import ActionQueue
 from common.queues.session_log import SessionLog
 from common.queues.streams import Entry
@@ -51,10 +52,14 @@ class PushWorkerActor(StreamWorkerActor):
                 action = self._decode(entry.fields.get(b"action", b""))
             except ValidationFailed as error:
                 log.warning("push.set_aside", entry_id=entry.id.decode(), errors=error.errors)
-                await self._actions.set_aside(entry)
+                await self.set_aside(entry)
                 continue
             await self._do(action)
+            failpoint("pushes.after_apply")
             await self._stream.finish([entry.id])
+
+    async def set_aside(self, entry: Entry) -> None:
+        await self._actions.set_aside(entry)
 
     async def _do(self, action: PushAction) -> None:
         if isinstance(action, WebSocketSendAction):

@@ -75,7 +75,8 @@ class SupervisionLog:
     ) -> None:
         """`error` left `phase` (a method's name) while it had these messages in hand.
 
-        `outcome` says what comes of it: `restart`, `ended` or `ignored`.
+        `outcome` says what comes of it: `restart`, `ended`, `ignored`, or `contained`: the messages
+        failed by themselves, the actor goes on.
         """
         self._record(
             "error",

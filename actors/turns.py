@@ -125,11 +125,11 @@ class Turns(ABC):
         """Whether the turn goes on: not if a task has the message now, or the actor failed."""
         try:
             reply = self._handle(envelope.message)
-        except (Exception, CancelledError) as error:  # noqa: BLE001  # a handler may raise anything
-            return self._excused(error, (envelope,))
         except INTERRUPTS as error:
             self.loop.call_soon(self._excused, error, (envelope,))
             raise
+        except BaseException as error:  # noqa: BLE001  # a handler may raise anything
+            return self._excused(error, (envelope,))
         if reply is not None and hasattr(reply, "__await__"):
             self._await(reply, partial(self._on_reply, envelope))
             return False
@@ -196,11 +196,11 @@ class Turns(ABC):
         self._executing = True
         try:
             result = call()
-        except (Exception, CancelledError) as error:  # noqa: BLE001  # actors may raise anything
-            failure = error
         except INTERRUPTS as error:
             self.loop.call_soon(then, None, error)
             raise
+        except BaseException as error:  # noqa: BLE001  # actors may raise anything
+            failure = error
         finally:
             self._executing = False
         if result is not None and hasattr(result, "__await__"):

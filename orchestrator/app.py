@@ -14,6 +14,7 @@ from actors.loop_actor import LoopRef
 from actors.supervision_log import SupervisionLog
 from actors.supervisor import SupervisorRef
 from common.domain.errors import Draining, Overloaded, RedisUnavailable
+from common.queues.dead_letters import DeadLetters
 from common.queues.redis import Redis
 from common.queues.session_log import SessionLog
 from common.queues.streams import ConsumerStream
@@ -46,6 +47,7 @@ class App:
     session_log: SessionLog
     work: WorkQueue
     callback_stream: ConsumerStream
+    dead_letters: DeadLetters
     router: LoopRef
     manager: LoopRef
     supervisor: SupervisorRef

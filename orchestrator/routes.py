@@ -5,7 +5,7 @@ from typing import Any
 from tornado.routing import _RuleList
 
 from orchestrator.app import App
-from orchestrator.http import chat, operations, pages, push, sessions
+from orchestrator.http import chat, dead_letters, operations, pages, push, sessions
 from orchestrator.socket import SocketHandler
 
 
@@ -32,6 +32,9 @@ def routes(app: App) -> _RuleList:
         (r"/metrics", operations.MetricsHandler, given),
         (r"/actors", operations.ActorsHandler, given),
         (r"/actors/supervision", operations.SupervisionHandler, given),
+        (r"/dead-letters/([^/]+)", dead_letters.LettersHandler, given),
+        (r"/dead-letters/([^/]+)/([^/]+)", dead_letters.LetterHandler, given),
+        (r"/dead-letters/([^/]+)/([^/]+)/requeue", dead_letters.RequeueHandler, given),
         # For people
         (r"/", pages.FileHandler, {**page, "default": "index.html"}),
         (r"/page/([^/]+)", pages.FileHandler, page),

@@ -31,6 +31,7 @@ from config.settings import AgentSettings, ExecutionSettings
 MAX_MESSAGE = 65_536  # characters
 MAX_REASON = 1024
 MAX_TARGETS = 1000
+LARGEST_OFFSET = 2**53 - 1
 KEY = re.compile(r"[\x20-\x7e]{1,128}")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 
@@ -256,6 +257,12 @@ class Schemas:
 
     def broadcast(self, body: Mapping[str, Any]) -> WebSocketBroadcastAction:
         return WebSocketBroadcastAction(**_pushed(_load(self._push_to_all, body)))
+
+    def requeued_message(self, action: Mapping[str, Any], key: str) -> ChatSendMessageAction:
+        """A message that was a dead letter, as a client would send it again."""
+        names = self._send_to.fields.keys() & action.keys()
+        body = {name: action[name] for name in names if action[name] is not None}
+        return self.send_message(body, key)
 
     # Data of client frames: the same without tenant and session, which the connection has.
 

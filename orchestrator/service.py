@@ -186,6 +186,7 @@ class Service:
             session_log=session_log,
             work=work,
             callback_stream=callbacks.stream,
+            dead_letters=letters,
             router=router,
             manager=self._manager,
             supervisor=supervisor,

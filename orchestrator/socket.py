@@ -1,6 +1,5 @@
 """The WebSocket handler: frames in, frames out, nothing else (contract, section 4)."""
 
-import asyncio
 import contextlib
 from collections.abc import Awaitable
 from typing import Any
@@ -10,7 +9,7 @@ import structlog
 from pykka import ActorDeadError
 from tornado import websocket
 
-from actors.connection_manager import Connect, Listen, Listening
+from actors.connection_manager import Connect
 from actors.loop_actor import LoopRef, MailboxFull
 from actors.session import CaughtUp, Connection, SocketClosed
 from common.domain.errors import (
@@ -26,10 +25,11 @@ from common.domain.errors import (
 )
 from common.domain.ids import SessionId, SessionKey, TenantId, is_outside_id, new_id
 from common.domain.resume import ResumeRequest
-from orchestrator.app import ANSWER_WITHIN, App, ask
+from orchestrator.admission import Admission
+from orchestrator.app import App, ask
 from orchestrator.frames import read_frame
 from orchestrator.http.base import ProblemHandler
-from orchestrator.http.sessions import LARGEST_OFFSET
+from orchestrator.schemas import LARGEST_OFFSET
 from orchestrator.transport import SocketTransport
 from orchestrator.websocket_protocol import StrictProtocol
 
@@ -60,14 +60,14 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
 
     def initialize(self, app: App) -> None:
         super().initialize(app)
-        self._holds_slot = False
+        self._admission = Admission(app)
 
     async def prepare(self) -> None:
         self._require_upgrade()
         try:
             await self._admit()
         except OrchestratorError as error:
-            self._give_slot_back()
+            self._admission.release()
             if self.get_query_argument("close_codes", None) != "1":
                 raise
             self._refusal = error
@@ -82,14 +82,7 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
         """All that has to hold before the upgrade. Raises what refuses it."""
         self._connection = self._read_request()
         self._check_origin()
-        self.app.refuse_new_work()
-        self._take_slot()
-        listening: Listening = await ask(self.app.manager, Listen(self._connection.session))
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                await asyncio.shield(listening.confirmed)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            raise RedisUnavailable from error
+        await self._admission.admit(self._connection.session)
 
     def _read_request(self) -> Connection:
         tenant_id, session_id = self.path_args
@@ -139,23 +132,10 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
     def check_origin(self, origin: str) -> bool:  # noqa: ARG002  `prepare` has checked it
         return True
 
-    # One of `websocket.max_connections`, from before the upgrade until the end.
-
-    def _take_slot(self) -> None:
-        if self.app.sockets >= self.app.settings.websocket.max_connections:
-            raise Overloaded("This instance has as many connections as it takes.")
-        self.app.sockets += 1
-        self._holds_slot = True
-
-    def _give_slot_back(self) -> None:
-        if self._holds_slot:
-            self._holds_slot = False
-            self.app.sockets -= 1
-
     def on_finish(self) -> None:
         """The request ended without an upgrade (after one, `on_close` comes instead)."""
         if self.ws_connection is None or self.get_status() != 101:
-            self._give_slot_back()
+            self._admission.release()
 
     # Tornado's settings.
 
@@ -204,7 +184,7 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
             await ask(session, CaughtUp())
 
     def on_close(self) -> None:
-        self._give_slot_back()
+        self._admission.release()
         if self._session is not None:
             self._tell(self._session, SocketClosed())
 

@@ -59,7 +59,7 @@ NOTHING = Step()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeRequest:
-    """What a client asked for: both, neither, or `offset` 0 alone."""
+    """What a client asked for: both, neither, or `offset` alone (0 by WebSocket)."""
 
     epoch: str | None = None
     offset: int | None = None
@@ -85,8 +85,9 @@ def join(request: ResumeRequest, epoch: str | None, last: int, oldest: int) -> J
     offset = request.offset
     if offset is None:
         return Joined(epoch=epoch, last=last, start=last, recovered=False)
-    if request.epoch is None:
-        return Joined(epoch=epoch, last=last, start=kept_from, recovered=kept_from == 0)
+    if request.epoch is None and offset <= last:  # all that is kept after it
+        start = max(offset, kept_from)
+        return Joined(epoch=epoch, last=last, start=start, recovered=start == offset)
     if request.epoch == epoch and kept_from <= offset <= last:
         return Joined(epoch=epoch, last=last, start=offset, recovered=True)
     return Joined(epoch=epoch, last=last, start=last, recovered=False)
@@ -100,12 +101,14 @@ class Resume:
         self.position = joined.start
         self.phase = Phase.LIVE if joined.start == joined.last else Phase.REPLAYING
         self._known = joined.last  # the highest offset that the log is known to have
+        self._asked = joined.last  # the same when the read that is under way was asked for
+        self._doubtful = False  # something may have been missed since then
         self._buffer: list[Published] = []
         self._buffered = 0
 
     def begin(self) -> Step:
         """The first step: a read, unless there is nothing to replay."""
-        return NOTHING if self.phase is Phase.LIVE else Step(read=True)
+        return NOTHING if self.phase is Phase.LIVE else self._read()
 
     def published(self, message: Published) -> Step:
         """Something was told on the session's channel."""
@@ -120,22 +123,23 @@ class Resume:
         if message.first > self.position + 1:
             self.phase = Phase.REPLAYING
             self._hold(message)
-            return Step(read=True)
+            return self._read()
         return Step(events=self._take(message))
 
     def doubted(self) -> Step:
         """Messages may have been missed (the bridge was rebuilt): the log will tell."""
-        if self.phase is not Phase.LIVE:
-            return NOTHING
-        self.phase = Phase.REPLAYING
-        return Step(read=True)
+        if self.phase is Phase.LIVE:
+            self.phase = Phase.REPLAYING
+            return self._read()
+        self._doubtful = True  # the read under way may be older than what was missed
+        return NOTHING
 
     def page(self, epoch: str | None, last: int, events: Sequence[Event]) -> Step:
         """A read of the log after `position` came back, with the log's state at that moment."""
         if self.phase is not Phase.REPLAYING:
             return NOTHING
-        if epoch != self.epoch or last < self.position:
-            return self._lose()
+        if epoch != self.epoch or last < self._asked:
+            return self._lose()  # begun anew, or gone back behind what it was known to have
         if events and events[0].offset != self.position + 1:
             return self._lose()  # trimmed past us while we replayed
         self._known = max(self._known, last)
@@ -144,11 +148,16 @@ class Resume:
         elif last > self.position:
             return self._lose()  # the log goes on, but what follows us is no longer kept
         fresh = [*events, *self._drain_buffer()]
-        if self.position >= self._known:
+        if self.position >= self._known and not self._doubtful:
             self.phase = Phase.LIVE
             self._forget_buffer()
             return Step(events=fresh)
-        return Step(events=fresh, read=True)
+        return self._read(fresh)
+
+    def _read(self, events: Sequence[Event] = ()) -> Step:
+        """A step that asks for a read, which will know of all that is known now."""
+        self._asked, self._doubtful = self._known, False
+        return Step(events=events, read=True)
 
     def _take(self, message: Published) -> Sequence[Event]:
         """The part of a message that follows `position`; it overlaps or adjoins."""

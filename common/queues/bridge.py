@@ -62,6 +62,10 @@ class Resubscribed:
 Message = Heard | HeardPassing | Resubscribed | Broadcast
 
 
+class NotPassedOn(Exception):
+    """The sink failed on a message; whom it was for has to look into the log."""
+
+
 class Bridge:
     """One instance's ear. `sink` gets every message, in the order heard of each channel."""
 
@@ -107,7 +111,7 @@ class Bridge:
             self._sessions[channel] = session
             self._send("SUBSCRIBE", channel)
         waiter = self._waiters.get(channel)
-        if waiter is None:
+        if waiter is None or waiter.done():  # who gave up waiting has cancelled it
             waiter = self._waiters[channel] = asyncio.get_running_loop().create_future()
         if channel in self._confirmed:
             del self._waiters[channel]
@@ -142,7 +146,7 @@ class Bridge:
             try:
                 await connection.connect()
                 await self._listen(connection)
-            except (exceptions.RedisError, OSError, TimeoutError) as error:
+            except (exceptions.RedisError, OSError, TimeoutError, NotPassedOn) as error:
                 log.warning("bridge.lost", error=repr(error), sessions=len(self._sessions))
             finally:
                 self._confirmed.clear()
@@ -188,25 +192,30 @@ class Bridge:
             case [b"message", channel, payload]:
                 heard = self._decode(channel.decode(), payload)
                 if heard is not None:
-                    await self._sink(heard)
+                    await self._pass_on(heard)
             case [b"subscribe", channel, _]:
                 await self._confirm(channel.decode())
             case _:
                 pass  # an unsubscription's confirmation: nobody waits for it
 
+    async def _pass_on(self, message: Message) -> None:
+        try:
+            await self._sink(message)
+        except Exception as error:
+            log.exception("bridge.message_missed", message_type=type(message).__name__)
+            raise NotPassedOn(repr(error)) from error
+
     def _decode(self, channel: str, payload: bytes) -> Message | None:
-        if channel == self._keys.broadcasts:
-            return decode_broadcast(payload)
+        """What a message says; None if it concerns nobody here, or is not in our words."""
         session = self._sessions.get(channel)
-        if session is None:
-            return None  # the canary, or a session that was left a moment ago
-        head, *entries = payload.split(b"\n")
-        match head.split():
-            case [b"E", epoch, first]:
-                events = tuple(map(Event, count(int(first)), entries))
-                return Heard(session, Published(epoch.decode(), events))
-            case _:
-                return HeardPassing(session, tuple(entries))
+        try:
+            if channel == self._keys.broadcasts:
+                return decode_broadcast(payload)
+            # Else it is the canary, or for a session that was left a moment ago.
+            return None if session is None else _decode_session(session, payload)
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("bridge.message_unreadable", channel=channel, error=repr(error))
+            return None
 
     async def _confirm(self, channel: str) -> None:
         session = self._sessions.get(channel)
@@ -217,5 +226,21 @@ class Bridge:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
         if channel in self._heard_before:
-            await self._sink(Resubscribed(session))
+            await self._pass_on(Resubscribed(session))
         self._heard_before.add(channel)
+
+
+def _decode_session(session: SessionKey, payload: bytes) -> Heard | HeardPassing:
+    """
+    Raises:
+        ValueError: if it is neither of the two forms above.
+    """
+    head, *entries = payload.split(b"\n")
+    match head.split():
+        case [b"E", epoch, first] if entries:
+            events = tuple(map(Event, count(int(first)), entries))
+            return Heard(session, Published(epoch.decode(), events))
+        case [b"T"]:
+            return HeardPassing(session, tuple(entries))
+        case _:
+            raise ValueError(head[:64])

@@ -18,6 +18,7 @@ from common.domain.callbacks import (
     read_callback,
 )
 from common.domain.ids import SessionKey, TaskId
+from common.failpoints import failpoint
 from common.queues.dead_letters import DeadLetters
 from common.queues.due import DueTimes
 from common.queues.keys import CALLBACK_GROUP, Keys
@@ -75,6 +76,8 @@ class CallbackQueue:
         max_bytes: int,
         max_attempts: int,
         gap_timeout_ms: int,
+        max_parked: int = MAX_PARKED,
+        max_parked_bytes: int = MAX_PARKED_BYTES,
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -85,6 +88,7 @@ class CallbackQueue:
         self._max_bytes = max_bytes
         self._max_attempts = max_attempts
         self._gap_timeout_ms = gap_timeout_ms
+        self._waiting_allowed = (max_parked, max_parked_bytes)  # for one task's gap
         self.stream = ConsumerStream(redis, keys.callbacks, CALLBACK_GROUP, consumer)
 
     async def apply(self, entries: Sequence[Entry]) -> Applied:
@@ -97,8 +101,14 @@ class CallbackQueue:
         await self._apply_by_session(items)
         applied = Applied()
         await self._set_aside(items, applied)
+        failpoint("callbacks.after_apply")
         await self.stream.finish([item.entry.id for item in items])
         return applied
+
+    async def set_aside(self, entry: Entry) -> None:
+        """Makes a dead letter of an entry that cannot even be looked at."""
+        await self._letters.bury_callback(self.stream.name, entry, DeadReason.UNREADABLE)
+        await self.stream.finish([entry.id])
 
     def _read(self, entry: Entry) -> Callback | DeadLetter:
         return read_callback(entry.fields, self._max_bytes, self._max_attempts)
@@ -138,9 +148,7 @@ class CallbackQueue:
     async def _run(self, batches: Sequence["_SessionBatch"]) -> list[Any]:
         return await self._redis.batch([self._command(batch) for batch in batches])
 
-    async def _apply_one_by_one(
-        self, batch: "_SessionBatch"
-    ) -> list[tuple["_SessionBatch", Any]]:
+    async def _apply_one_by_one(self, batch: "_SessionBatch") -> list[tuple["_SessionBatch", Any]]:
         """Applies a session's callbacks after they failed together, so that one spoils no other.
 
         One that fails alone as well is set aside: it counts as received, if that much can be done.
@@ -179,7 +187,7 @@ class CallbackQueue:
             for task_id in batch.task_ids
             for key in self._calls.task_keys(batch.session, task_id)
         ]
-        numbers = (len(batch.task_ids), self._gap_timeout_ms, MAX_PARKED, MAX_PARKED_BYTES)
+        numbers = (len(batch.task_ids), self._gap_timeout_ms, *self._waiting_allowed)
         return self._calls.call(
             APPLY_CALLBACKS,
             batch.session,

@@ -1,17 +1,40 @@
 """Dead letters: what could not be used, kept with its reason, not dropped (section 5)."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 
+from common.domain.errors import NotFound
 from common.queues.keys import Keys
 from common.queues.redis import Redis
 from common.queues.scripts import ADD_LETTER, Value
-from common.queues.streams import Entry
+from common.queues.streams import Entry, fields_of
 
 LETTERS_KEPT = 10_000
 FIELDS_KEPT = 100  # of one letter; no honest entry has more
 REMEMBER_BURIED = 24 * 3600  # seconds
 
 OWN_FIELDS = (b"reason", b"stream", b"entry_id")
+RENAMED = tuple(b"original_" + name for name in OWN_FIELDS)
+ENTRY_ID = re.compile(r"\d{1,20}-\d{1,20}")
+
+
+class LetterQueue(StrEnum):
+    """Which of the two streams of dead letters."""
+
+    EXECUTE = "execute"
+    CALLBACKS = "callbacks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """One dead letter: why it is one, the stream it came from, and the entry's own fields."""
+
+    id: str
+    reason: str
+    stream: str
+    fields: Mapping[bytes, bytes]
 
 
 class DeadLetters:
@@ -42,6 +65,67 @@ class DeadLetters:
             *(LETTERS_KEPT, REMEMBER_BURIED, *about, *_flat(entry.fields)),
         )
         return bool(added)
+
+    async def newest(self, queue: LetterQueue, limit: int) -> list[Letter]:
+        """The newest letters, the newest first."""
+        found = await self._redis.call("XREVRANGE", self._key(queue), "+", "-", "COUNT", limit)
+        return [_letter(id_, fields_of(flat)) for id_, flat in found]
+
+    async def find(self, queue: LetterQueue, letter_id: str) -> Letter:
+        """One letter.
+
+        Raises:
+            NotFound.
+        """
+        if not ENTRY_ID.fullmatch(letter_id):
+            raise NotFound("There is no such dead letter.")
+        found = await self._redis.call("XRANGE", self._key(queue), letter_id, letter_id)
+        if not found:
+            raise NotFound("There is no such dead letter.")
+        return _letter(found[0][0], fields_of(found[0][1]))
+
+    async def requeue_callback(self, letter_id: str) -> str:
+        """Adds a letter's fields again to the stream they came from; returns the new entry's id.
+
+        The letter goes once that is done. Two at once may add it twice, which callbacks bear.
+
+        Raises:
+            NotFound.
+        """
+        letter = await self.find(LetterQueue.CALLBACKS, letter_id)
+        stream = letter.stream or self._keys.callbacks
+        flat = [part for field in letter.fields.items() for part in field]
+        entry_id: bytes = await self._redis.call("XADD", stream, "*", *flat)
+        await self.delete(LetterQueue.CALLBACKS, letter_id)
+        return entry_id.decode()
+
+    async def delete(self, queue: LetterQueue, letter_id: str) -> None:
+        """Throws a letter away.
+
+        Raises:
+            NotFound.
+        """
+        if not ENTRY_ID.fullmatch(letter_id):
+            raise NotFound("There is no such dead letter.")
+        if not await self._redis.call("XDEL", self._key(queue), letter_id):
+            raise NotFound("There is no such dead letter.")
+
+    def _key(self, queue: LetterQueue) -> str:
+        is_execute = queue is LetterQueue.EXECUTE
+        return self._keys.dead_execute if is_execute else self._keys.dead_callbacks
+
+
+def _letter(letter_id: bytes, fields: Mapping[bytes, bytes]) -> Letter:
+    return Letter(
+        id=letter_id.decode(),
+        reason=fields.get(b"reason", b"").decode(errors="replace"),
+        stream=fields.get(b"stream", b"").decode(errors="replace"),
+        fields={
+            name.removeprefix(b"original_") if name in RENAMED else name: value
+            for name, value in fields.items()
+            if name not in OWN_FIELDS
+        },
+    )
 
 
 def _flat(fields: Mapping[bytes, bytes]) -> list[Value]:

@@ -60,26 +60,50 @@ class ConsumerStream:
             raise meaning_of(error) or error from error
         return [entry for _, items in reply or () for entry in _entries(items)]
 
-    async def claim(self, min_idle_seconds: float, count: int) -> list[Entry]:
-        """Takes over entries that nobody has touched for so long, at most `count`."""
+    async def unfinished(self, count: int) -> list[Entry]:
+        """What this consumer took and has not finished, at most `count`, the oldest first."""
         try:
             reply = await self._redis.call(
-                *("XAUTOCLAIM", self.name, self._group, self._consumer),
-                *(int(min_idle_seconds * 1000), "0-0", "COUNT", count),
+                *("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count),
+                *("STREAMS", self.name, "0"),
             )
+        except exceptions.ResponseError as error:
+            if not is_missing_group(error):
+                raise
+            return []
+        return [entry for _, items in reply or () for entry in _entries(items)]
+
+    async def deliveries(self, entry: Entry) -> int:
+        """How often an entry has been taken without being finished; 0 once it is."""
+        pending = await self._redis.call(
+            *("XPENDING", self.name, self._group, entry.id, entry.id, 1)
+        )
+        return int(pending[0][3]) if pending else 0
+
+    async def claim(self, min_idle_seconds: float, count: int) -> list[Entry]:
+        """Takes over entries that nobody has touched for so long, at most `count`."""
+        start = b"0-0"
+        try:
+            while True:
+                start, items, *_ = await self._redis.call(
+                    *("XAUTOCLAIM", self.name, self._group, self._consumer),
+                    *(int(min_idle_seconds * 1000), start, "COUNT", count),
+                )
+                if items or start == b"0-0":  # Redis looks at so many at a time, then stops
+                    break
         except exceptions.ResponseError as error:
             if not is_missing_group(error):
                 raise
             await self.ensure_group()
             return []
-        if any(not item or not item[1] for item in reply[1]):
-            await self._forget_deleted()
-        return _entries(reply[1])
+        if any(not item or not item[1] for item in items):
+            await self._forget_deleted(count)
+        return _entries(items)
 
-    async def _forget_deleted(self) -> None:
+    async def _forget_deleted(self, count: int) -> None:
         """Acks entries that were deleted while pending; Redis 7 does so itself, 6.2 does not."""
         pending = await self._redis.call(
-            *("XPENDING", self.name, self._group, "-", "+", 100, self._consumer)
+            *("XPENDING", self.name, self._group, "-", "+", count, self._consumer)
         )
         ids = [item[0] for item in pending]
         found = await self._redis.batch([("XRANGE", self.name, id_, id_) for id_ in ids])

@@ -25,6 +25,7 @@ from common.domain.errors import (
 )
 from common.domain.ids import SessionKey, TaskId, TenantId
 from common.domain.tasks import CancelOutcome, Submitted, Task, TaskStatus
+from common.failpoints import failpoint
 from common.queues.due import DueTask, DueTimes
 from common.queues.keys import Keys
 from common.queues.redis import Redis, is_mistake, unwrap
@@ -136,9 +137,7 @@ class TaskStore:
             *(part for field in fields.items() for part in field),
         )
 
-    def _outcome(
-        self, action: ChatSendMessageAction, reply: Any
-    ) -> Submitted | OrchestratorError:
+    def _outcome(self, action: ChatSendMessageAction, reply: Any) -> Submitted | OrchestratorError:
         match reply:
             case Exception():  # of this message alone
                 log.error("submission.failed", session=str(action.session), error=str(reply))
@@ -178,6 +177,7 @@ class TaskStore:
     async def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Puts tasks into their work streams and notes their deadlines. Safe to repeat."""
         entered = await self._redis.batch([self._work.deliver(each) for each in deliveries])
+        failpoint("tasks.after_deliver")
         commands: list[Command] = []
         for delivery, reply in zip(deliveries, entered, strict=True):
             entry_id, deadline = unwrap(reply)

@@ -90,9 +90,7 @@ class WorkQueue:
 
     async def _pending(self, stream: str, start: str) -> list[Any]:
         try:
-            pending = await self._redis.call(
-                "XPENDING", stream, WORK_GROUP, start, "+", TAKEN_PAGE
-            )
+            pending = await self._redis.call("XPENDING", stream, WORK_GROUP, start, "+", TAKEN_PAGE)
         except exceptions.ResponseError as error:
             if not is_missing_group(error):
                 raise

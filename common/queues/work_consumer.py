@@ -169,10 +169,11 @@ class WorkConsumer:
 
     async def _wait(self) -> list[WorkEntry]:
         """The next entry of any stream; none within a second, or once `stop_waiting` was asked."""
-        if self._impatient:
-            return []
         self._waiting_as = await self._reader.execute_command("CLIENT", "ID")  # type: ignore[no-untyped-call]
         try:
+            # From here on `stop_waiting` reaches the read, even before it has begun to wait.
+            if self._impatient:
+                return []
             return await self._read(1, *self._keys.work_streams, wait=True)
         finally:
             self._waiting_as = None

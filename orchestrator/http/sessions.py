@@ -5,16 +5,15 @@ from dataclasses import dataclass
 
 import orjson
 
-from common.domain.errors import BadRequest, EpochChanged, ValidationFailed
+from common.domain.errors import EpochChanged, ValidationFailed
 from common.domain.events import Compactor, Event, Frame, address_of
 from common.domain.ids import SessionId, SessionKey, TenantId
 from common.queues.session_log import LogState
-from orchestrator.http.base import ApiHandler
-from orchestrator.schemas import check_id
+from orchestrator.http.event_stream import EventStream
+from orchestrator.schemas import LARGEST_OFFSET, check_id
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
-LARGEST_OFFSET = 2**53 - 1
 PAGE = 1000
 
 
@@ -26,7 +25,7 @@ class History:
     frames: Sequence[Frame]
 
 
-class EventsHandler(ApiHandler):
+class EventsHandler(EventStream):
     """The session's log after `offset`, at most `limit` frames; `compact=1` joins deltas."""
 
     async def get(self, tenant_id: str, session_id: str) -> None:
@@ -34,9 +33,10 @@ class EventsHandler(ApiHandler):
             TenantId(check_id(tenant_id, "tenant_id")),
             SessionId(check_id(session_id, "session_id")),
         )
-        if "text/event-stream" in self.request.headers.get("Accept", ""):
-            raise BadRequest("Server-sent events come with a later version; ask for JSON.")
         offset = self.query_number("offset", 0, 0, LARGEST_OFFSET)
+        if "text/event-stream" in self.request.headers.get("Accept", ""):
+            await self.stream(session, offset, compact=self._compact())
+            return
         limit = self.query_number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
         history = await self._read(session, offset, limit, compact=self._compact())
         epoch = self.get_query_argument("epoch", None)

@@ -59,13 +59,16 @@ async def test_a_black_hole_says_nothing_until_it_is_healed(redis_server: RedisS
 
 
 async def test_only_those_are_frozen_who_were_connected(redis_server: RedisServer) -> None:
-    async with Proxy(redis_server.port) as proxy:
-        async with client_of(proxy) as first, client_of(proxy) as second:
+    async with (
+        Proxy(redis_server.port) as proxy,
+        client_of(proxy) as first,
+        client_of(proxy) as second,
+    ):
+        await first.ping()
+        proxy.freeze()
+        with pytest.raises(exceptions.TimeoutError):
             await first.ping()
-            proxy.freeze()
-            with pytest.raises(exceptions.TimeoutError):
-                await first.ping()
-            assert await second.ping()
+        assert await second.ping()
 
 
 async def test_latency_counts_each_way(redis_server: RedisServer) -> None:

@@ -55,27 +55,27 @@ async def test_it_takes_by_priority_and_never_more_than_asked(
     assert then == ["normal2", "low1", "low2"]
 
 
+class Late(WorkConsumer):
+    """Finds all streams filled just after it looked at each."""
+
+    async def _read(self, count: int, *streams: str, wait: bool = False) -> list[WorkEntry]:
+        return await super()._read(count, *streams, wait=wait) if wait else []
+
+
 async def test_a_waiting_read_that_finds_several_streams_filled_gives_back_what_is_too_much(
     redis_server: RedisServer, prefix: str
 ) -> None:
     async with (
         Orchestrator(redis_server.url, prefix) as orchestrator,
-        consumer_of(orchestrator) as consumer,
         consumer_of(orchestrator, "c2") as other,
     ):
-        await consumer.take(1)  # the next look for idle entries is a second away
-        pipe = orchestrator.redis.pipeline(transaction=True)
-        for stream in orchestrator.keys.work_streams:
-            pipe.xadd(stream, {"task_id": stream, "action": "{}"})
-        waiting = asyncio.create_task(take_some(consumer, 1))
-        await asyncio.sleep(0.05)
-        await pipe.execute()
-        taken = await waiting
-        assert len(taken) == 1
-        rest = await take_some(other)
-        while len(rest) < 2:
-            rest += await take_some(other)
-        assert len({entry.stream for entry in (*taken, *rest)}) == 3
+        for priority in ("high", "normal", "low"):
+            await orchestrator.submit("a", task_id=priority, priority=priority)
+        late = Late(orchestrator.url, orchestrator.keys, "c1")
+        assert [entry.task_id for entry in await late.take(1)] == ["high"]
+        await late.close()
+        assert [entry.task_id for entry in await take_some(other)] == ["normal", "low"]
+        assert await orchestrator.redis.get(orchestrator.keys.attempt(TaskId("low"))) is None
 
 
 async def test_a_take_can_be_told_to_stop_waiting(redis_server: RedisServer, prefix: str) -> None:
