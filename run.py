@@ -37,7 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.check_config:
         print(f"{options.config}: all settings are right.")
         return 0
-    logs.configure(settings.logging)
+    try:
+        logs.configure(settings.logging)
+    except OSError as error:
+        print(f"logging.supervision_file: {error}", file=sys.stderr)
+        return 2
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settings))
 

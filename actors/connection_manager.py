@@ -23,6 +23,7 @@ from actors.session import (
 )
 from actors.transport import Transport
 from common.domain.ids import SessionId, SessionKey, TenantId
+from common.failpoints import failpoint
 from common.queues.actions import Broadcast
 from common.queues.bridge import Bridge, Heard, HeardPassing, Resubscribed
 from common.queues.session_log import SessionLog
@@ -62,13 +63,6 @@ class CloseAll:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Linger:
-    """Told by the manager to itself: perhaps nobody is left in this session."""
-
-    session: SessionKey
-
-
 class ConnectionManagerActor(LoopActor):
     """Starts a SessionActor for each connection and passes on what the bridge hears.
 
@@ -98,7 +92,11 @@ class ConnectionManagerActor(LoopActor):
         self._tenants: dict[TenantId, set[SessionKey]] = {}
         self._lingering: dict[SessionKey, asyncio.TimerHandle] = {}
 
+    def on_start(self) -> None:
+        failpoint("connection_manager.on_start")
+
     def on_receive(self, message: Any) -> Any:
+        failpoint("connection_manager.on_receive")
         match message:
             case Heard(session, published):
                 self._tell(session, published)
@@ -116,8 +114,6 @@ class ConnectionManagerActor(LoopActor):
                 self._leave(session, connection_id)
             case CaughtUp():
                 pass
-            case Linger(session):
-                self._give_up(session)
             case CloseAll(code, reason):
                 return self._close_all(Close(code, reason))
         return None
@@ -125,11 +121,14 @@ class ConnectionManagerActor(LoopActor):
     def describe_children(self) -> Collection[LoopRef]:
         return list(self._all())
 
+    def on_stop(self) -> None:
+        failpoint("connection_manager.on_stop")
+        self._forget_timers()
+
     def on_failure(self, *_: Any) -> None:
         # A new manager knows none of these; their clients come back to it.
         self._close_all(Close(4500, "internal error; come back"))
-        for timer in self._lingering.values():
-            timer.cancel()
+        self._forget_timers()
         for session, connections in self._sessions.items():
             for _connection in connections:
                 self._counters.disconnected(session.tenant_id)
@@ -145,7 +144,10 @@ class ConnectionManagerActor(LoopActor):
 
     def _connect(self, connection: Connection, transport: Transport) -> LoopRef:
         session = connection.session
-        self._bridge.subscribe(session)
+        confirmed = self._bridge.subscribe(session)
+        if not confirmed.done():
+            # It came late, and was unsubscribed; what is told until then is found in the log.
+            confirmed.add_done_callback(partial(self._doubt, session))
         self._stay(session)
         ref = SessionActor.start(
             connection,
@@ -177,24 +179,29 @@ class ConnectionManagerActor(LoopActor):
             self._linger(session)
         self._counters.sessions = len(self._sessions)
 
+    def _doubt(self, session: SessionKey, confirmed: asyncio.Future[None]) -> None:
+        if not confirmed.cancelled():
+            self.actor_ref.notify(Resubscribed(session))
+
     # A subscription outlives its last connection by a moment: most who leave come back at once.
 
     def _linger(self, session: SessionKey) -> None:
         self._stay(session)
         loop = asyncio.get_running_loop()
-        self._lingering[session] = loop.call_later(LINGER, partial(self._remind, session))
-
-    def _remind(self, session: SessionKey) -> None:
-        if self.actor_ref.is_alive():
-            self.actor_ref.tell(Linger(session))
+        # Not by a message: one on its way could not be taken back when somebody comes.
+        self._lingering[session] = loop.call_later(LINGER, self._give_up, session)
 
     def _stay(self, session: SessionKey) -> None:
         if timer := self._lingering.pop(session, None):
             timer.cancel()
 
     def _give_up(self, session: SessionKey) -> None:
-        if self._lingering.pop(session, None) and session not in self._sessions:
-            self._bridge.unsubscribe(session)
+        del self._lingering[session]
+        self._bridge.unsubscribe(session)
+
+    def _forget_timers(self) -> None:
+        for timer in self._lingering.values():
+            timer.cancel()
 
     # Passing on.
 

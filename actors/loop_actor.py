@@ -81,12 +81,12 @@ class LoopRef(pykka.ActorRef[Any]):
         """
         self._cell.deliver(Envelope(message))
 
-    def notify(self, message: Any) -> bool:
+    def notify(self, message: Any) -> None:
         """Tell it what must not be lost, few as such messages are: a full mailbox takes it, too.
 
-        False, and nothing else, if it takes no messages any more.
+        Nothing happens if it takes no messages any more.
         """
-        return self._cell.deliver_control(message)
+        self._cell.deliver_control(message)
 
     def ask(  # type: ignore[override]  # pykka's would block the loop
         self, message: Any, *, timeout: float | None = 5.0

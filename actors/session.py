@@ -14,17 +14,26 @@ from actors.loop_actor import LoopActor, LoopRef
 from actors.transport import Transport
 from common.domain.actions import ChatAction
 from common.domain.answers import answer_body, refusal_body
-from common.domain.errors import InternalError, OrchestratorError, Overloaded, RedisUnavailable
+from common.domain.errors import (
+    Draining,
+    InternalError,
+    OrchestratorError,
+    Overloaded,
+    RedisUnavailable,
+    TemporaryError,
+)
 from common.domain.events import Compactor, Event, FrameType, address_of, encode_frame, encode_reply
 from common.domain.ids import SessionKey
 from common.domain.resume import Joined, Phase, Published, Resume, ResumeRequest, Step, join
 from common.domain.times import now_ms, rfc3339
+from common.failpoints import failpoint
 from common.queues.session_log import SessionLog
 
 log = structlog.get_logger(__name__)
 
 PAGE = 1000  # events of one read
-ANSWER_WITHIN = 5.0  # seconds
+READ_AGAIN = 0.5  # seconds, while Redis is away
+ANSWER_WITHIN = 2.9  # seconds; a client gets its refusal within three
 MAX_UNANSWERED = 64  # commands of one connection
 
 
@@ -163,10 +172,11 @@ class SessionActor(LoopActor):
         self._closed = False
 
     async def on_start(self) -> None:
+        failpoint("session.on_start")
         try:
             state = await self._log.join(self._connection.session)
-        except RedisUnavailable:
-            self._close(4500, "Redis is out of reach; come back")
+        except TemporaryError as error:
+            self._close(4500, f"{error.detail} Come back.")
             return
         joined = join(self._connection.request, state.epoch, state.last, state.oldest)
         self._resume = Resume(joined)
@@ -174,6 +184,7 @@ class SessionActor(LoopActor):
         self._do(self._resume.begin())
 
     def on_receive(self, message: object) -> Any:
+        failpoint("session.on_receive")
         match message:
             case Published():
                 self._on_published(message)
@@ -201,14 +212,17 @@ class SessionActor(LoopActor):
         return None
 
     def on_stop(self) -> None:
+        failpoint("session.on_stop")
         # Stopped with its socket open: only because more waited for it than it may hold.
         self._close(4008, "reads too slowly; come back")
-        if self._manager.is_alive():
-            self._manager.tell(Left(self._connection.session, self._connection.connection_id))
+        self._say_goodbye()
 
     def on_failure(self, *_: object) -> None:
         self._close(4500, "internal error; come back")
-        self.on_stop()
+        self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        self._manager.notify(Left(self._connection.session, self._connection.connection_id))
 
     # Events.
 
@@ -222,9 +236,8 @@ class SessionActor(LoopActor):
             return
         try:
             page = await self._log.read(self._connection.session, resume.position, PAGE)
-        except RedisUnavailable:
-            await asyncio.sleep(0.5)
-            self._tell_self(ReadLog())
+        except TemporaryError:
+            asyncio.get_running_loop().call_later(READ_AGAIN, self.actor_ref.notify, ReadLog())
             return
         step = resume.page(page.state.epoch, page.state.last, page.events)
         self._write_replay(step.events, is_last=not step.read)
@@ -244,7 +257,7 @@ class SessionActor(LoopActor):
         if step.events:
             self._write([event.frame(self._address) for event in step.events])
         if step.read:
-            self._transport.when_drained(lambda: self._tell_self(ReadLog()))
+            self._transport.when_drained(lambda: self.actor_ref.notify(ReadLog()))
         if step.lost:
             self._close(4410, "the session's log began anew, or was trimmed; come back")
 
@@ -276,11 +289,11 @@ class SessionActor(LoopActor):
             return
         try:
             answer = self._router.ask(action, timeout=ANSWER_WITHIN)
-        except (ActorDeadError, Overloaded):
-            self._reply_error(id_, Overloaded())
+        except (ActorDeadError, Overloaded) as error:
+            self._reply_error(id_, _meaning_of(error))
             return
         self._unanswered += 1
-        answer.add_done_callback(lambda done: self._tell_self(Answered(id_, _outcome(done))))
+        answer.add_done_callback(lambda done: self.actor_ref.notify(Answered(id_, _outcome(done))))
 
     def _answer(self, id_: str | None, answer: Any) -> None:
         self._unanswered -= 1
@@ -322,19 +335,23 @@ class SessionActor(LoopActor):
             self._counters.closes[code] += 1
             self._transport.close(code, reason)
 
-    def _tell_self(self, message: object) -> None:
-        """For callbacks: the actor may have ended by now, and then nobody needs to know."""
-        if self.actor_ref.is_alive():
-            self.actor_ref.tell(message)
-
 
 def _outcome(done: "asyncio.Future[Any]") -> Any:
     """A future's result, or what its failure means to the client."""
     if done.cancelled():
         return InternalError()
     error = done.exception()
-    if error is None:
-        return done.result()
-    if isinstance(error, OrchestratorError):
-        return error
-    return Overloaded() if isinstance(error, Timeout | ActorDeadError) else InternalError()
+    return done.result() if error is None else _meaning_of(error)
+
+
+def _meaning_of(error: BaseException) -> OrchestratorError:
+    """The same as over HTTP."""
+    match error:
+        case OrchestratorError():
+            return error
+        case Timeout():
+            return RedisUnavailable()  # whatever is slow here, it is Redis
+        case ActorDeadError():
+            return Draining()
+        case _:
+            return InternalError()

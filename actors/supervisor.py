@@ -20,6 +20,7 @@ from actors.loop_actor import LoopActor, LoopRef, Watching
 from actors.restart_policy import RestartPolicy, Restarts
 from actors.supervision_log import SupervisionLog
 from actors.supervision_tree import GetTree, Node, node_of
+from common.failpoints import failpoint
 
 __all__ = [
     "ChildSpec",
@@ -215,6 +216,7 @@ class SupervisorActor(LoopActor):
     # --- its turn
 
     def on_receive(self, message: Any) -> Any:
+        failpoint("supervisor.on_receive")
         match message:
             case GetTree():
                 return node_of(self.actor_ref)

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from common.domain.errors import TemporaryError
+from common.failpoints import failpoint
 from common.queues.work_consumer import Lease, WorkConsumer
 from execution.outputs import Failed, InvalidOutput, Output, Result, callback_of, failed
 from execution.reporter import Outbox
@@ -171,6 +172,7 @@ class Attempt:
         self._outbox.put(kind, data)
         if not await self._unless_let_go(self._outbox.flushed()):
             return await self._leave()
+        failpoint("execution.before_ack")
         finished = await self._unless_let_go(self._finish())
         return kind if finished else await self._leave()
 

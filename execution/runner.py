@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import structlog
 
 from common.domain.errors import TemporaryError
+from common.failpoints import failpoint
 from common.queues.keys import Keys
 from common.queues.work_consumer import (
     DEFAULT_VISIBILITY_MS,
@@ -89,6 +90,7 @@ class Runner:
             try:
                 free = self._settings.concurrency - len(self._handling)
                 for entry in await self._consumer.take(free):
+                    failpoint("execution.after_take")
                     self._start(entry)
                 pause, complained = FIRST_PAUSE, False
             except GroupMissing:

@@ -11,7 +11,7 @@ from common.domain.errors import (
     OrchestratorError,
     ValidationFailed,
 )
-from orchestrator.schemas import Schemas, check_key, parse_object
+from orchestrator.schemas import Schemas, check_depth, check_key, parse_object
 
 IDEMPOTENT_FROM = 16  # characters; a shorter id only correlates
 
@@ -25,7 +25,7 @@ def read_frame(
     if isinstance(message, bytes):
         return Refused(None, BadRequest("Frames must be text."), is_bad=True)
     try:
-        frame = parse_object(message.encode())
+        frame = parse_object(message.encode(), deepest=None)
     except MalformedJson as error:
         return Refused(None, error, is_bad=True)
     except ValidationFailed as error:
@@ -63,6 +63,7 @@ def _read(
     data = frame.get("data", {})
     if not isinstance(data, dict):
         raise ValidationFailed(errors={"data": ["Must be an object."]})
+    check_depth(data)
     tenant_id = connection.session.tenant_id
     match frame["type"]:
         case "ping":

@@ -3,6 +3,7 @@
 Everything passes the standard library's loggers, so that libraries' lines look like ours.
 """
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -89,4 +90,8 @@ def _bound(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dump(event: Any, **_: Any) -> str:
-    return orjson.dumps(event, default=repr).decode()
+    """One line, whatever is in it: a value that is no JSON is told as Python would."""
+    try:
+        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # a lone surrogate, an integer beyond 64 bits
+        return json.dumps({str(name): repr(value) for name, value in event.items()})

@@ -163,14 +163,14 @@ class _QueuedPushToAll(_PushToAll, _Queued):
     action_id = fields.UUID(required=True)
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes, *, deepest: int | None = MAX_DEPTH) -> dict[str, Any]:
     """JSON text to an object.
 
     Duplicate keys: the last one holds. NaN, lone surrogates and more than 1024 levels are no JSON.
 
     Raises:
         MalformedJson: it is no JSON.
-        ValidationFailed: it is no object, or nested more than 32 deep.
+        ValidationFailed: it is no object, or nested more than `deepest`.
     """
     try:
         value = orjson.loads(body)
@@ -178,9 +178,18 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise MalformedJson(f"Not JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValidationFailed("The body must be a JSON object.")
-    if depth_of(value) > MAX_DEPTH:
-        raise ValidationFailed(f"Objects and lists may be nested {MAX_DEPTH} deep.")
+    if deepest is not None:
+        check_depth(value, deepest)
     return value
+
+
+def check_depth(value: object, deepest: int = MAX_DEPTH) -> None:
+    """
+    Raises:
+        ValidationFailed: objects and lists are nested deeper.
+    """
+    if depth_of(value) > deepest:
+        raise ValidationFailed(f"Objects and lists may be nested {deepest} deep.")
 
 
 def fingerprint_of(body: Mapping[str, Any]) -> str:

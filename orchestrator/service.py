@@ -75,11 +75,16 @@ class Service:
         Raises:
             OSError: the address cannot be listened on.
             EmbeddedRedisError: the embedded Redis does not come up.
+                In either case what had been started is stopped again.
         """
-        url = await self._start_redis()
-        self._build(url)
-        self._listen()
-        await self._start_worker(url)
+        try:
+            url = await self._start_redis()
+            self._build(url)
+            self._listen()
+            await self._start_worker(url)
+        except BaseException:
+            await self._stack.aclose()
+            raise
         self._watchers.append(asyncio.create_task(self._await_redis(), name="service.ready"))
 
     async def stop(self, code: int, reason: str) -> None:
@@ -221,8 +226,7 @@ class Service:
         server = HTTPServer(
             application,
             max_header_size=MAX_HEADERS,
-            # The handlers count bodies themselves, to answer 413 instead of hanging up.
-            max_body_size=sys.maxsize,
+            max_body_size=settings.max_body_bytes,  # where a handler does not count for itself
             idle_connection_timeout=IDLE_CONNECTION,
             body_timeout=BODY_WITHIN,
         )

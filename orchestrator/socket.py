@@ -3,11 +3,10 @@
 import contextlib
 from collections.abc import Awaitable
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 from pykka import ActorDeadError
-from tornado import websocket
+from tornado import web, websocket
 
 from actors.connection_manager import Connect
 from actors.loop_actor import LoopRef, MailboxFull
@@ -16,6 +15,7 @@ from common.domain.errors import (
     BadRequest,
     Draining,
     Forbidden,
+    MethodNotAllowed,
     NotFound,
     OrchestratorError,
     OriginNotAllowed,
@@ -35,6 +35,7 @@ from orchestrator.websocket_protocol import StrictProtocol
 
 log = structlog.get_logger(__name__)
 
+VERSION = "13"
 SUBPROTOCOLS = ("orchestrator.v1", "bearer")
 QUERY = frozenset({"user_id", "epoch", "offset", "compact", "token", "close_codes"})
 EPOCH_LENGTH = 128
@@ -57,6 +58,7 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
 
     _refusal: OrchestratorError | None = None
     _session: LoopRef | None = None
+    _is_gone = False
 
     def initialize(self, app: App) -> None:
         super().initialize(app)
@@ -66,17 +68,28 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
         self._require_upgrade()
         try:
             await self._admit()
-        except OrchestratorError as error:
+        except (OrchestratorError, web.HTTPError) as error:  # the latter: a query not in UTF-8
             self._admission.release()
-            if self.get_query_argument("close_codes", None) != "1":
+            if self.request.query_arguments.get("close_codes", [b""])[-1] != b"1":
                 raise
-            self._refusal = error
+            self._refusal = error if isinstance(error, OrchestratorError) else BadRequest()
+
+    def set_default_headers(self) -> None:
+        super().set_default_headers()
+        if self.request.headers.get("Sec-WebSocket-Version") != VERSION:
+            self.set_header("Sec-WebSocket-Version", VERSION)
 
     def _require_upgrade(self) -> None:
+        if self.request.method != "GET":
+            raise MethodNotAllowed
         headers = self.request.headers
         words = {word.strip().lower() for word in headers.get("Connection", "").split(",")}
         if headers.get("Upgrade", "").lower() != "websocket" or "upgrade" not in words:
             raise BadRequest("This address speaks WebSocket only.")
+        if headers.get("Sec-WebSocket-Version") != VERSION:
+            raise BadRequest(f"Only version {VERSION} of WebSocket is spoken here.")
+        if not headers.get("Sec-WebSocket-Key"):
+            raise BadRequest("`Sec-WebSocket-Key` is missing.")
 
     async def _admit(self) -> None:
         """All that has to hold before the upgrade. Raises what refuses it."""
@@ -126,7 +139,7 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
         allowed = self.app.settings.websocket.allowed_origins
         if origin is None or "*" in allowed or origin.lower() in allowed:
             return
-        if allowed or urlsplit(origin).netloc.lower() != self.request.host.lower():
+        if allowed or origin.lower().partition("://")[2] != self.request.host.lower():
             raise OriginNotAllowed
 
     def check_origin(self, origin: str) -> bool:  # noqa: ARG002  `prepare` has checked it
@@ -140,8 +153,6 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
     # Tornado's settings.
 
     def get_websocket_protocol(self) -> websocket.WebSocketProtocol | None:
-        if self.request.headers.get("Sec-WebSocket-Version") != "13":
-            return None
         settings = self.app.settings.websocket
         params = websocket._WebSocketParams(
             ping_interval=settings.ping_interval,
@@ -167,9 +178,12 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
             raise TypeError(protocol)
         transport = SocketTransport(self, protocol)
         try:
+            self.app.refuse_new_work()  # admitted a moment ago, and draining since
             self._session = await ask(self.app.manager, Connect(self._connection, transport))
         except OrchestratorError as error:
             self.close(CLOSE_CODES.get(type(error), 4500), _fit(error.detail))
+        if self._is_gone:
+            self.on_close()
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
         if self._session is None:
@@ -184,6 +198,8 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
             await ask(session, CaughtUp())
 
     def on_close(self) -> None:
+        """Tornado calls this once, and before `open` where the client leaves that early."""
+        self._is_gone = True
         self._admission.release()
         if self._session is not None:
             self._tell(self._session, SocketClosed())

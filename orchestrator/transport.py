@@ -13,6 +13,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from orchestrator.websocket_protocol import StrictProtocol
 
 TEXT = 0x81  # a whole text message; servers do not mask
+COMPRESSED = 0x40  # permessage-deflate (RFC 7692)
 DROPS_BACKLOG = frozenset({4008})
 
 
@@ -81,15 +82,14 @@ class SocketTransport:
             self._handler.close(code, reason)
 
     def _send(self, frames: Sequence[bytes]) -> "asyncio.Future[Any]":
-        """Hands frames to the socket; compressed ones go by Tornado, which holds the dictionary."""
-        if self._protocol._compressor is not None:
-            for frame in frames[:-1]:
-                self._handler.write_message(frame.decode())
-            return self._handler.write_message(frames[-1].decode())
+        """Hands frames to the socket, all in one write."""
+        compressor = self._protocol._compressor
+        first = TEXT if compressor is None else TEXT | COMPRESSED
         parts: list[bytes] = []
         for frame in frames:
-            parts.append(_header(len(frame)))
-            parts.append(frame)
+            payload = frame if compressor is None else compressor.compress(frame)
+            parts.append(_header(first, len(payload)))
+            parts.append(payload)
         return self._protocol.stream.write(b"".join(parts))
 
     def _on_written(self, upto: int, written: "asyncio.Future[Any]") -> None:
@@ -107,10 +107,10 @@ class SocketTransport:
                 self._schedule()
 
 
-def _header(length: int) -> bytes:
+def _header(first: int, length: int) -> bytes:
     """The header of an unmasked text message (RFC 6455, section 5.2)."""
     if length < 126:
-        return bytes((TEXT, length))
+        return bytes((first, length))
     if length < 65_536:
-        return struct.pack("!BBH", TEXT, 126, length)
-    return struct.pack("!BBQ", TEXT, 127, length)
+        return struct.pack("!BBH", first, 126, length)
+    return struct.pack("!BBQ", first, 127, length)

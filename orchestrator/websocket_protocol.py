@@ -7,17 +7,21 @@ these is answered with the code that tells the client what to do (contract, sect
 
 import asyncio
 import struct
+import zlib
 from typing import Any
 
+from tornado import httputil
 from tornado.iostream import StreamClosedError
 from tornado.util import _websocket_mask
-from tornado.websocket import WebSocketProtocol13
+from tornado.websocket import WebSocketProtocol13, _DecompressTooLargeError
 
 PROTOCOL_ERROR = 1002
 BAD_DATA = 1007
 TOO_BIG = 1009
 NO_PONG = 4408
 
+WINDOW_BITS = frozenset(map(str, range(9, 16)))  # what zlib can do of the RFC's 8 to 15
+FAREWELL = 1.0  # seconds
 READ_AFTER_CLOSE = 65_536  # bytes a read, while a client that broke the protocol hangs up
 
 
@@ -26,6 +30,14 @@ class StrictProtocol(WebSocketProtocol13):
 
     _ping_timer: asyncio.TimerHandle | None = None
     _failed = False
+    _is_compressed = False  # the message that arrives
+
+    def _parse_extensions_header(
+        self, headers: httputil.HTTPHeaders
+    ) -> list[tuple[str, dict[str, str]]]:
+        """The client's offers, without those that make no sense: they are declined (RFC 7692)."""
+        offers = super()._parse_extensions_header(headers)
+        return [offer for offer in offers if all(map(_is_sensible, offer[1].items()))]
 
     async def _receive_frame(self) -> None:
         if self._failed:
@@ -41,7 +53,8 @@ class StrictProtocol(WebSocketProtocol13):
             (length,) = struct.unpack("!H", await self._read_bytes(2))
         elif length == 127:
             (length,) = struct.unpack("!Q", await self._read_bytes(8))
-        if length + len(self._fragmented_message_buffer or b"") > self.params.max_message_size:
+        waiting = b"" if opcode & 0x8 else self._fragmented_message_buffer or b""
+        if length + len(waiting) > self.params.max_message_size:
             self._fail(TOO_BIG, "message too big")
             return
         mask = await self._read_bytes(4)
@@ -56,7 +69,7 @@ class StrictProtocol(WebSocketProtocol13):
         opcode, is_final = header & self.OPCODE_MASK, bool(header & self.FIN)
         reserved = header & self.RSV_MASK
         if self._decompressor is not None and opcode in (0x1, 0x2):
-            self._frame_compressed = bool(reserved & self.RSV1)
+            self._is_compressed = bool(reserved & self.RSV1)
             reserved &= ~self.RSV1
         is_control = bool(opcode & 0x8)
         continues = self._fragmented_message_buffer is not None
@@ -91,22 +104,34 @@ class StrictProtocol(WebSocketProtocol13):
         if opcode == 0x8 and not _is_legal_close(data):
             self._fail(PROTOCOL_ERROR, "illegal close frame")
             return
-        if opcode == 0x1 and not self._frame_compressed and not _is_utf8(data):
+        is_compressed = not opcode & 0x8 and self._is_compressed
+        plain = self._inflate(data) if is_compressed else data
+        if plain is None:
+            return
+        if opcode == 0x1 and not _is_utf8(plain):
             self._fail(BAD_DATA, "text that is not UTF-8")
             return
-        if opcode & 0x8:
-            compressed, self._frame_compressed = self._frame_compressed, False
-            handled = self._handle_message(opcode, data)
-            self._frame_compressed = compressed
-        else:
-            handled = self._handle_message(opcode, data)
+        handled = self._handle_message(opcode, plain)
         if handled is not None:
             await handled
+
+    def _inflate(self, data: bytes) -> bytes | None:
+        """A compressed message as it was; None, and the connection fails, if that cannot be."""
+        assert self._decompressor is not None  # noqa: S101  else the bit would be an illegal one
+        try:
+            return self._decompressor.decompress(data)
+        except _DecompressTooLargeError:
+            self._fail(TOO_BIG, "message too big")
+        except zlib.error:
+            self._fail(BAD_DATA, "not what permessage-deflate makes")
+        return None
 
     def _fail(self, code: int, reason: str) -> None:
         """Says why, and then reads on without looking, so that the reason arrives."""
         self._failed = True
         self.close(code, reason)
+        # What follows cannot be read, so the client's close is not waited for.
+        asyncio.get_running_loop().call_later(FAREWELL, self._abort)
 
     async def _read_away(self) -> None:
         await self.stream.read_bytes(READ_AFTER_CLOSE, partial=True)
@@ -139,6 +164,19 @@ class StrictProtocol(WebSocketProtocol13):
             self._ping_timer.cancel()
             self._ping_timer = None
         super().close(code, reason)
+
+
+def _is_sensible(parameter: tuple[str, str | None]) -> bool:
+    """Whether a parameter of permessage-deflate is one, and may have that value."""
+    match parameter:
+        case ("server_no_context_takeover" | "client_no_context_takeover", None | ""):
+            return True
+        case ("client_max_window_bits", None | ""):
+            return True
+        case ("server_max_window_bits" | "client_max_window_bits", str(bits)):
+            return bits in WINDOW_BITS
+        case _:
+            return False
 
 
 def _is_legal_close(data: bytes) -> bool:

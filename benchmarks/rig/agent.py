@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator
 
 from benchmarks.rig.records import Marker
-from execution import Delta, Event, Failed, Output, Progress, Result, Task, Worker
+from execution import Delta, Event, Failed, Output, Progress, Result, Retryable, Task, Worker
 
 worker = Worker()
 
@@ -29,4 +29,6 @@ async def bench(task: Task) -> AsyncIterator[Output]:
         await asyncio.Event().wait()
     if task.context.get("behave") == "fail":
         raise Failed(f"as asked {mark()}", type="asked_for")
+    if task.context.get("behave") == "retry" and task.attempt == 1:
+        raise Retryable("as asked", type="passing")
     yield Result(agent_info={"mark": mark()})

@@ -1,11 +1,12 @@
 """What all REST handlers share: request ids, bodies, problem+json, limits."""
 
-import re
+import sys
 from collections.abc import Awaitable
-from typing import Any, ClassVar
+from email.message import Message
+from typing import Any
 
 import structlog
-from tornado import httputil, web
+from tornado import web
 
 from common.domain.errors import (
     BadRequest,
@@ -27,9 +28,6 @@ from orchestrator.schemas import parse_object
 log = structlog.get_logger(__name__)
 
 DRAINED = 8  # a body up to so many times the limit is read to its end before it is refused
-JSON_TYPE = re.compile(
-    r"application/(?:[\w.+-]+\+)?json\s*(?:;\s*charset\s*=\s*\"?utf-?8\"?\s*)?", re.I
-)
 
 ERRORS_BY_STATUS: dict[int, type[OrchestratorError]] = {
     400: BadRequest,
@@ -55,8 +53,10 @@ class ProblemHandler(web.RequestHandler):
         self.app = app
 
     def set_default_headers(self) -> None:
-        given = self.request.headers.get("X-Request-ID", "")
-        self.request_id = given if REQUEST_ID.fullmatch(given) else new_id()
+        # Called again for an error: what was logged and what is answered have to be one id.
+        if not hasattr(self, "request_id"):
+            given = self.request.headers.get("X-Request-ID", "")
+            self.request_id = given if REQUEST_ID.fullmatch(given) else new_id()
         self.set_header("Server", "agent-orchestrator")
         self.set_header("X-Request-ID", self.request_id)
         for name, value in SECURITY_HEADERS.items():
@@ -118,14 +118,14 @@ def _meaning_of(raised: BaseException | None, status: int) -> OrchestratorError:
 class ApiHandler(ProblemHandler):
     """A handler with a JSON body, read under the limit of `server.max_body_bytes`."""
 
-    takes_body: ClassVar[bool] = True
-
     def initialize(self, app: App) -> None:
         super().initialize(app)
         self._chunks: list[bytes] = []
         self._received = 0
 
     def prepare(self) -> Awaitable[None] | None:
+        # Counted here, to answer 413 instead of hanging up as Tornado does.
+        self.request.connection.set_max_body_size(sys.maxsize)  # type: ignore[union-attr]
         declared = self.request.headers.get("Content-Length", "0")
         if int(declared) > DRAINED * self._limit:
             raise PayloadTooLarge
@@ -138,8 +138,8 @@ class ApiHandler(ProblemHandler):
     def data_received(self, chunk: bytes) -> None:
         """Keeps a body up to the limit; reads on a little so that the client hears the answer."""
         self._received += len(chunk)
-        if self._received > DRAINED * self._limit:
-            raise PayloadTooLarge
+        if self._received > DRAINED * self._limit and not self._finished:
+            self.send_error(exc_info=(None, PayloadTooLarge(), None))
         if self._received <= self._limit:
             self._chunks.append(chunk)
 
@@ -156,7 +156,7 @@ class ApiHandler(ProblemHandler):
 
     def _check_media_type(self) -> None:
         given = self.request.headers.get("Content-Type")
-        if given is not None and not JSON_TYPE.fullmatch(given.strip()):
+        if given is not None and not _is_json(given):
             raise UnsupportedMediaType
         if self.request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise UnsupportedMediaType("The body must not be compressed.")
@@ -178,23 +178,19 @@ class ApiHandler(ProblemHandler):
         return number
 
 
-class NotFoundHandler(ProblemHandler):
-    """There is nothing at this address."""
+def _is_json(content_type: str) -> bool:
+    """Whether a media type is JSON, in UTF-8; its other parameters make no difference."""
+    message = Message()
+    message["Content-Type"] = content_type
+    main, sub = message.get_content_maintype(), message.get_content_subtype()
+    is_json = main == "application" and (sub == "json" or sub.endswith("+json"))
+    return is_json and message.get_content_charset("utf-8") in ("utf-8", "utf8")
 
-    def prepare(self) -> None:
+
+class NotFoundHandler(ApiHandler):
+    """There is nothing at this address, whatever the method."""
+
+    def _refuse(self) -> None:
         raise NotFound
 
-
-def allowed_methods(handler: type[web.RequestHandler]) -> list[str]:
-    """The methods that a handler knows."""
-    unimplemented = web.RequestHandler._unimplemented_method
-    return [
-        method
-        for method in handler.SUPPORTED_METHODS
-        if getattr(handler, method.lower()) is not unimplemented
-    ]
-
-
-def request_target(request: httputil.HTTPServerRequest) -> str:
-    """What a log may say of a request: its path, never its query, which may carry a token."""
-    return request.path
+    get = head = post = put = patch = delete = options = _refuse

@@ -3,6 +3,7 @@
 from common.domain.answers import cancel_body, status_body
 from common.domain.errors import ValidationFailed
 from common.domain.tasks import CancelOutcome, Submitted, Task, TaskStatus
+from common.failpoints import failpoint
 from orchestrator.app import ask
 from orchestrator.http.base import ApiHandler
 from orchestrator.schemas import check_key
@@ -15,6 +16,7 @@ class SendHandler(ApiHandler):
         self.app.refuse_new_work()
         action = self.app.schemas.send_message(self.json_body(), self._key())
         submitted: Submitted = await ask(self.app.router, action)
+        failpoint("http.before_202")
         if submitted.replayed:
             self.set_header("Idempotent-Replayed", "true")
         self.answer(202, submitted.response)

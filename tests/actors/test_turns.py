@@ -5,13 +5,11 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from actors.loop_actor import ActorDeadError, LoopActor, LoopRef
+from actors.loop_actor import ActorDeadError, LoopActor, LoopRef, MailboxFull
 from common.domain.errors import RedisUnavailable, TaskNotFound
-from tests.actors.examples import Diary, Echo, SlowDiary
+from tests.actors.examples import Diary, Echo, Job, SlowDiary
 
 
 async def settled() -> None:
@@ -183,26 +181,61 @@ async def test_a_refusal_of_a_told_message_is_a_failure_and_the_others_are_answe
 
 
 @BOTH
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.sampled_from(["tell", "ask", "yield"]), max_size=60))
-def test_every_message_is_handled_once_and_in_order(batches: type[Batches], ops: list[str]) -> None:
+async def test_tells_and_asks_of_one_sender_are_handled_in_order(batches: type[Batches]) -> None:
     for actor_class in (batches, Diary, SlowDiary):
         book: list[Any] = []
-        asyncio.run(_play(actor_class, book, ops))
-        handled = [m for batch in book for m in batch] if actor_class is batches else book
-        assert handled == [n for n, op in enumerate(ops) if op != "yield"]
-
-
-async def _play(actor_class: type[LoopActor], book: list[Any], ops: list[str]) -> None:
-    ref = actor_class.start(book)
-    for number, op in enumerate(ops):
-        if op == "yield":
-            await asyncio.sleep(0)
-        elif op == "tell":
+        ref = actor_class.start(book)
+        for number in range(0, 30, 3):
             ref.tell(number)
-        else:
-            ref.ask(number)
+            ref.ask(number + 1)
+            await asyncio.sleep(0)
+            ref.tell(number + 2)
+        await ref.stop()
+        handled = [m for batch in book for m in batch] if actor_class is batches else book
+        assert handled == list(range(30))
+
+
+class Unforeseen(BaseException):
+    """No `except Exception` catches it, and it is no interrupt."""
+
+
+@pytest.mark.parametrize("where", ["on_start", "on_receive", "task"])
+async def test_whatever_a_handler_raises_the_actor_has_failed_and_hangs_nowhere(where: str) -> None:
+    with capture_logs() as lines:
+        ref = Interrupted.start(Unforeseen, where)
+        with pytest.raises(ActorDeadError):
+            await ref.ask("go")
+        await settled()
+    assert not ref.is_alive()
+    assert [line["error_type"] for line in lines] == ["Unforeseen"]
+
+
+async def test_a_contained_failure_is_recorded_and_the_actor_goes_on() -> None:
+    class Careful(LoopActor):
+        def on_receive(self, message: Any) -> str:
+            self.contain(ValueError("not this one"), message)
+            return "next, please"
+
+    with capture_logs() as lines:
+        ref = Careful.start()
+        assert await ref.ask(Job()) == "next, please"
+    (line,) = lines
+    assert (line["event"], line["outcome"], line["task_id"]) == ("actor.failed", "contained", "t-1")
+
+
+async def test_what_must_not_be_lost_gets_into_a_full_mailbox() -> None:
+    class Small(SlowDiary):
+        mailbox_size = 1
+
+    book: list[Any] = []
+    ref = Small.start(book)
+    ref.tell(1)
+    with pytest.raises(MailboxFull):
+        ref.tell(2)
+    ref.notify(3)
     await ref.stop()
+    ref.notify(4)
+    assert book == [1, 3]
 
 
 async def test_a_handler_that_someone_cancels_has_failed_and_its_asker_goes_on() -> None:

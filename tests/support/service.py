@@ -201,6 +201,7 @@ def configuration(redis_url: str, prefix: str, **overrides: Mapping[str, Any]) -
     sections: dict[str, dict[str, Any]] = {
         "server": {"port": 0},
         "redis": {"url": redis_url, "key_prefix": prefix},
+        "callbacks": {"poll_seconds": 0.05},  # a stop waits for the blocking reads
     }
     for name, values in overrides.items():
         sections[name] = {**sections.get(name, {}), **values}

@@ -1,0 +1,266 @@
+"""A stream of a consumer group: what one consumer drops another picks up, and nothing grows."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis import exceptions
+
+from common.domain.errors import RedisUnavailable
+from common.queues.redis import Redis
+from common.queues.streams import ConsumerStream, create_group, fields_of, is_missing_group
+from tests.support.proxy import Proxy
+from tests.support.redis_server import RedisServer
+
+
+@asynccontextmanager
+async def stream_of(
+    url: str, prefix: str, consumer: str = "a", socket_timeout: float = 2.0
+) -> AsyncIterator[tuple[ConsumerStream, Redis]]:
+    redis = Redis(url, socket_timeout=socket_timeout)
+    stream = ConsumerStream(redis, f"{prefix}stream", "group", consumer)
+    try:
+        yield stream, redis
+    finally:
+        await stream.close()
+        await redis.close()
+
+
+async def add(redis: Redis, prefix: str, *values: str) -> list[bytes]:
+    return [await redis.call("XADD", f"{prefix}stream", "*", "v", value) for value in values]
+
+
+def values_of(entries: object) -> list[str]:
+    assert isinstance(entries, list)
+    return [entry.fields[b"v"].decode() for entry in entries]
+
+
+async def test_what_was_added_before_the_group_is_read_too(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stream_of(redis_server.url, prefix) as (stream, redis):
+        await add(redis, prefix, "1", "2", "3")
+        await stream.ensure_group()
+        await stream.ensure_group()
+        assert values_of(await stream.read(2, 1)) == ["1", "2"]
+        assert values_of(await stream.read(2, 1)) == ["3"]
+        assert await stream.read(2, 0.01) == []
+
+
+async def test_a_read_waits_for_the_first_entry(redis_server: RedisServer, prefix: str) -> None:
+    async with stream_of(redis_server.url, prefix) as (stream, redis):
+        await stream.ensure_group()
+        reading = asyncio.create_task(stream.read(10, 5))
+        async with asyncio.timeout(5):
+            while not await redis.call("XINFO", "CONSUMERS", stream.name, "group"):
+                await asyncio.sleep(0.01)
+            await add(redis, prefix, "1")
+            assert values_of(await reading) == ["1"]
+
+
+async def test_what_is_finished_is_gone(redis_server: RedisServer, prefix: str) -> None:
+    async with stream_of(redis_server.url, prefix) as (stream, redis):
+        await stream.ensure_group()
+        await add(redis, prefix, "1", "2", "3")
+        entries = await stream.read(2, 1)
+        assert await stream.waiting() == (2, 1)
+        for _ in range(2):
+            await stream.finish([entry.id for entry in entries])
+        await stream.finish([])
+        assert await stream.waiting() == (0, 1)
+        assert await redis.call("XLEN", stream.name) == 1
+
+
+async def test_what_waits_is_known_even_without_a_group(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stream_of(redis_server.url, prefix) as (stream, redis):
+        assert await stream.waiting() == (0, 0)
+        await add(redis, prefix, "1")
+        assert await stream.waiting() == (0, 1)
+
+
+async def test_what_a_dead_consumer_left_is_claimed(redis_server: RedisServer, prefix: str) -> None:
+    async with (
+        stream_of(redis_server.url, prefix, "dead") as (dead, redis),
+        stream_of(redis_server.url, prefix, "alive") as (alive, _),
+    ):
+        await dead.ensure_group()
+        await add(redis, prefix, "1", "2", "3")
+        await dead.read(10, 1)
+        assert await alive.claim(60, 10) == []
+        assert values_of(await alive.claim(0, 2)) == ["1", "2"]
+        assert values_of(await alive.claim(0, 10)) == ["1", "2", "3"]
+
+
+async def test_what_one_took_itself_and_never_saw_is_claimed_too(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stream_of(redis_server.url, prefix) as (stream, redis):
+        await stream.ensure_group()
+        await add(redis, prefix, "1")
+        await stream.read(10, 1)
+        assert values_of(await stream.claim(0, 10)) == ["1"]
+
+
+@pytest.mark.parametrize("count", [3, 100])
+async def test_entries_deleted_while_pending_are_cleared_away(
+    redis_server: RedisServer, prefix: str, count: int
+) -> None:
+    async with (
+        stream_of(redis_server.url, prefix, "dead") as (dead, redis),
+        stream_of(redis_server.url, prefix, "alive") as (alive, _),
+    ):
+        await dead.ensure_group()
+        ids = await add(redis, prefix, *map(str, range(10)))
+        await dead.read(100, 1)
+        await redis.call("XDEL", dead.name, *ids[:4], *ids[6:])
+        found = set()
+        async with asyncio.timeout(5):
+            while (await alive.waiting())[0] > 2:
+                found |= set(values_of(await alive.claim(0, count)))
+            found |= set(values_of(await alive.claim(0, count)))
+        assert found == {"4", "5"}
+
+
+async def test_what_is_idle_is_found_behind_much_that_is_not(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    """Redis looks at ten times as many entries as are asked for, then stops."""
+    async with (
+        stream_of(redis_server.url, prefix, "busy") as (busy, redis),
+        stream_of(redis_server.url, prefix, "alive") as (alive, _),
+    ):
+        await busy.ensure_group()
+        ids = await add(redis, prefix, *map(str, range(60)))
+        await busy.read(100, 1)
+        command = ("XCLAIM", busy.name, "group", "busy", 0, ids[-1], "IDLE", 60_000, "JUSTID")
+        await redis.call(*command)
+        assert values_of(await alive.claim(30, 2)) == ["59"]
+
+
+async def test_a_group_that_is_gone_is_made_again(redis_server: RedisServer, prefix: str) -> None:
+    async with stream_of(redis_server.url, prefix) as (stream, redis):
+        assert await stream.read(10, 0.1) == []  # there was none yet
+        await add(redis, prefix, "1")
+        assert values_of(await stream.read(10, 1)) == ["1"]
+        await redis.call("DEL", stream.name)
+        assert await stream.claim(0, 10) == []
+        await add(redis, prefix, "2")
+        assert values_of(await stream.read(10, 1)) == ["2"]
+
+
+async def test_a_stream_deleted_under_a_waiting_read_is_made_again(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stream_of(redis_server.url, prefix) as (stream, redis):
+        await stream.ensure_group()
+        reading = asyncio.create_task(stream.read(10, 2))
+        async with asyncio.timeout(5):
+            while not await redis.call("XINFO", "CONSUMERS", stream.name, "group"):
+                await asyncio.sleep(0.01)
+            await redis.call("DEL", stream.name)
+            assert await reading == []
+            await add(redis, prefix, "1")
+            while not (entries := await stream.read(10, 1)):
+                pass
+        assert values_of(entries) == ["1"]
+
+
+async def test_a_mistake_of_ours_is_not_hidden(redis_server: RedisServer, prefix: str) -> None:
+    async with stream_of(redis_server.url, prefix) as (stream, redis):
+        await redis.call("SET", stream.name, "no stream")
+        with pytest.raises(exceptions.ResponseError, match="WRONGTYPE"):
+            await stream.read(1, 0.1)
+        with pytest.raises(exceptions.ResponseError, match="WRONGTYPE"):
+            await stream.claim(0, 1)
+        with pytest.raises(exceptions.ResponseError, match="WRONGTYPE"):
+            await create_group(redis, stream.name, "group")
+
+
+async def test_a_waiting_read_notices_that_redis_died_and_goes_on_when_it_is_back(
+    prefix: str,
+) -> None:
+    with RedisServer() as server:
+        async with stream_of(server.url, prefix) as (stream, redis):
+            await stream.ensure_group()
+            reading = asyncio.create_task(stream.read(10, 5))
+            async with asyncio.timeout(5):
+                while not await redis.call("XINFO", "CONSUMERS", stream.name, "group"):
+                    await asyncio.sleep(0.01)
+                server.kill()
+                with pytest.raises(RedisUnavailable):
+                    await reading
+            server.restart()
+            await asyncio.sleep(0.4)  # the pause after a failure
+            await add(redis, prefix, "1")
+            assert values_of(await stream.read(10, 5)) == ["1"]
+
+
+async def test_silence_is_an_error_only_after_the_wait_and_the_timeout(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        Proxy(redis_server.port) as proxy,
+        stream_of(proxy.url, prefix, socket_timeout=0.3) as (stream, redis),
+    ):
+        await stream.ensure_group()
+        assert await stream.read(10, 0.5) == []
+        proxy.blackhole()
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        with pytest.raises(RedisUnavailable):
+            await stream.read(10, 0.5)
+        assert 0.7 < loop.time() - before < 0.8 + 0.5
+        await proxy.heal()
+        await add(redis, prefix, "1")
+        assert values_of(await stream.read(10, 0.5)) == ["1"]
+
+
+async def test_what_was_taken_with_a_lost_reply_is_claimed(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with Proxy(redis_server.port) as proxy, stream_of(proxy.url, prefix) as (stream, redis):
+        await stream.ensure_group()
+        await stream.read(10, 0.01)
+        await add(redis, prefix, "1")
+        proxy.cut_replies = 1
+        with pytest.raises(RedisUnavailable):
+            await stream.read(10, 1)
+        assert await stream.read(10, 0.05) == []
+        assert values_of(await stream.claim(0, 10)) == ["1"]
+
+
+async def test_a_read_that_was_given_up_does_not_disturb_the_next(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stream_of(redis_server.url, prefix) as (stream, redis):
+        await stream.ensure_group()
+        reading = asyncio.create_task(stream.read(10, 5))
+        await asyncio.sleep(0.05)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await add(redis, prefix, "1")
+        found = [*await stream.read(10, 0.2), *await stream.claim(0, 10)]
+        assert values_of(found)[0] == "1"
+
+
+async def test_it_may_be_closed_before_and_after_reading(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stream_of(redis_server.url, prefix) as (stream, _):
+        await stream.close()
+        await stream.read(1, 0.01)
+        await stream.close()
+        assert await stream.read(1, 0.01) == []
+
+
+def test_fields_come_as_one_flat_list() -> None:
+    assert fields_of([b"a", b"1", b"b", b"2"]) == {b"a": b"1", b"b": b"2"}
+
+
+def test_a_missing_group_is_known_by_what_redis_says() -> None:
+    for text in ("NOGROUP No such key", "UNBLOCKED the stream key no longer exists"):
+        assert is_missing_group(exceptions.ResponseError(text))
+    assert not is_missing_group(exceptions.ResponseError("WRONGTYPE"))
