@@ -123,25 +123,23 @@ class ChatRouterActor(LoopActor):
         outcomes = iter(await self._tasks.submit(taken))
         failpoint("chat_router.after_submit")
         answers = [refused.get(i) or next(outcomes) for i in range(len(actions))]
-        await self._deliver(
+        await self._set_out(
             [
-                action
+                (action, self._count(answer))
                 for action, answer in zip(actions, answers, strict=True)
-                if isinstance(answer, Submitted) and not self._count(answer).replayed
+                if isinstance(answer, Submitted)
             ]
         )
         return answers
 
-    async def _deliver(self, actions: Sequence[ChatSendMessageAction]) -> None:
+    async def _set_out(self, taken: Sequence[tuple[ChatSendMessageAction, Submitted]]) -> None:
         """Hands new tasks on. They are safe already: if this fails, a sweep does it soon."""
-        if not actions:
-            return
         try:
-            await self._tasks.deliver([self._tasks.delivery_of(action) for action in actions])
+            await self._tasks.set_out(taken)
         except OrchestratorError as error:
-            log.warning("delivery.postponed", tasks=len(actions), error=error.code)
+            log.warning("delivery.postponed", tasks=len(taken), error=error.code)
         except Exception as error:  # noqa: BLE001  # the senders are not to be told otherwise
-            self.contain(error, *actions)
+            self.contain(error, *(action for action, _ in taken))
 
     def _serves(self, action: ChatSendMessageAction) -> bool:
         """Whether the agent exists for the tenant; without configured agents, any does."""

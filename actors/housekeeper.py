@@ -11,10 +11,9 @@ from actors.counters import Counters
 from actors.loop_actor import LoopActor
 from common.domain.errors import OrchestratorError, TemporaryError
 from common.failpoints import failpoint
-from common.queues.due import DueTask, DueTimes
-from common.queues.instances import Instances
-from common.queues.tasks import TaskStore
-from common.queues.work import TakenEntry, WorkQueue
+from common.queues.due import DueTask
+from common.queues.stores import Stores
+from common.queues.work import TakenEntry
 
 log = structlog.get_logger(__name__)
 
@@ -37,27 +36,15 @@ class HousekeeperActor(LoopActor):
     fails keeps no other from being looked at.
     """
 
-    def __init__(
-        self,
-        instance_id: str,
-        tasks: TaskStore,
-        due: DueTimes,
-        work: WorkQueue,
-        instances: Instances,
-        counters: Counters,
-        *,
-        max_attempts: int,
-        visibility_timeout_ms: int,
-    ) -> None:
+    def __init__(self, instance_id: str, stores: Stores, counters: Counters) -> None:
         super().__init__()
         self._instance_id = instance_id
-        self._tasks = tasks
-        self._due = due
-        self._work = work
-        self._instances = instances
+        self._watch = stores.watch
+        self._due = stores.due
+        self._work = stores.work
+        self._instances = stores.instances
+        self._limits = stores.limits
         self._counters = counters
-        self._max_attempts = max_attempts
-        self._visibility_timeout_ms = visibility_timeout_ms
         self._next: dict[str, float] = {}
         self._away = False
 
@@ -117,19 +104,22 @@ class HousekeeperActor(LoopActor):
         return True
 
     async def _check(self, due: DueTask) -> None:
-        ended = await self._tasks.check(due)
+        ended = await self._watch.check(due)
         if ended is not None:
             log.info("task.tidied", task_id=due.task_id, status=ended)
 
     def _is_worn_out(self, taken: TakenEntry) -> bool:
         """Above `max_attempts`, or at it and untouched past the visibility timeout (section 5)."""
-        if taken.attempt > self._max_attempts:
+        if taken.attempt > self._limits.max_attempts:
             return True
-        return taken.attempt == self._max_attempts and taken.idle_ms >= self._visibility_timeout_ms
+        return (
+            taken.attempt == self._limits.max_attempts
+            and taken.idle_ms >= self._limits.visibility_timeout_ms
+        )
 
     async def _bury(self, taken: TakenEntry) -> None:
-        await self._tasks.fail(
-            taken.task_id, "max_attempts", f"The task was tried {self._max_attempts} times."
+        await self._watch.fail(
+            taken.task_id, "max_attempts", f"The task was tried {self._limits.max_attempts} times."
         )
         failpoint("housekeeper.before_bury")
         if await self._work.bury(taken, "max_attempts"):

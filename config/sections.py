@@ -13,7 +13,6 @@ from config.rules import setting
 # The steps that bring what is still reserved or refused.
 AUTHENTICATION = "authentication"
 LIMITS = "limits and fair dispatch"
-TURNS = "turns within a session"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +163,6 @@ class ExecutionSettings:
         "How long a task may wait for its turn",
         unit="seconds",
         above=0,
-        reserved_for=LIMITS,
     )
     prefetch: int = setting(
         16, "Tasks in the work streams that no worker has taken", at_least=1, reserved_for=LIMITS
@@ -181,7 +179,6 @@ class ExecutionSettings:
         "Pause before a second attempt; doubles each time, up to 30",
         unit="seconds",
         at_most=30,
-        reserved_for="retries",
     )
     cancel_grace: float = setting(
         10.0, "How long a worker may take to stop a cancelled task", unit="seconds"
@@ -215,7 +212,6 @@ class CallbackSettings:
         "How long a missing callback is waited for; more than execution.visibility_timeout",
         unit="seconds",
         above=0,
-        reserved_for="rules of delivery",
     )
     max_bytes: int = setting(
         1048576, "Largest callback", unit="bytes", at_least=1024, at_most=2**29
@@ -332,10 +328,8 @@ class AgentSettings:
     )
     if_busy: str | None = setting(
         None,
-        "What happens to a message whose session has an open task; null: as if parallel",
+        "What happens to a message whose session has an open task; null: enqueue",
         choices=("enqueue", "parallel", "reject", "interrupt"),
-        comes_with=TURNS,
-        accepted=("parallel",),
     )
     timeout: float | None = setting(
         None,

@@ -70,13 +70,6 @@ def _task_id() -> fields.String:
     return fields.String(required=True, validate=validate.Length(min=1, max=128))
 
 
-def _only_parallel(value: str) -> None:
-    if value not in set(IfBusy):
-        raise ValidationError(f"Must be one of: {', '.join(IfBusy)}.")
-    if value != IfBusy.PARALLEL:
-        raise ValidationError(f"`{value}` comes with a later version; only `parallel` is served.")
-
-
 def _pushable(value: str) -> None:
     if not WORD.fullmatch(value):
         raise ValidationError("Must be a word of at most 64 letters, digits, _, ., : and -.")
@@ -98,7 +91,7 @@ class _SendMessage(_Strict):
     user_info = _Object()
     context = _Object()
     priority = fields.String(validate=validate.OneOf(PRIORITIES))
-    if_busy = fields.String(validate=_only_parallel)
+    if_busy = fields.String(validate=validate.OneOf([str(each) for each in IfBusy]))
     user_id = _id(required=False, allow_none=True)
     metadata = _Object()
 
@@ -321,7 +314,8 @@ class Schemas:
         default_timeout = agent.timeout if agent and agent.timeout else None
         loaded.setdefault("timeout", default_timeout or self._execution.default_timeout)
         loaded["priority"] = Priority(loaded.get("priority", Priority.NORMAL))
-        loaded["if_busy"] = IfBusy.PARALLEL
+        default_if_busy = agent.if_busy if agent and agent.if_busy else IfBusy.ENQUEUE
+        loaded["if_busy"] = IfBusy(loaded.get("if_busy", default_if_busy))
         return ChatSendMessageAction(
             **loaded,
             action_id=new_id(),

@@ -23,19 +23,10 @@ from actors.supervisor import ChildSpec, SupervisorActor
 from common.domain.errors import OrchestratorError
 from common.domain.ids import new_id
 from common.processes import ChildProcess, spawn_child
-from common.queues.actions import ActionQueue
 from common.queues.bridge import Bridge, Message
-from common.queues.callbacks import CallbackQueue
-from common.queues.dead_letters import DeadLetters
-from common.queues.due import DueTimes
 from common.queues.embedded import EmbeddedRedis
-from common.queues.instances import Instances
-from common.queues.keys import Keys
 from common.queues.redis import Redis
-from common.queues.session_calls import SessionCalls
-from common.queues.session_log import SessionLog
-from common.queues.tasks import TaskLimits, TaskStore
-from common.queues.work import WorkQueue
+from common.queues.stores import Stores, StoreSettings
 from config.settings import Settings
 from orchestrator import __version__
 from orchestrator.app import App, Phase, ask
@@ -108,35 +99,9 @@ class Service:
     def _build(self, url: str) -> None:
         """All parts, each given what it needs: stores first, then the actors, then the edge."""
         settings = self._settings
-        keys = Keys(settings.redis.key_prefix)
         redis = Redis(url, socket_timeout=settings.redis.socket_timeout)
         self._stack.push_async_callback(redis.close)
-        limits = TaskLimits(
-            max_attempts=settings.execution.max_attempts,
-            visibility_timeout_ms=_ms(settings.execution.visibility_timeout),
-            cancel_grace_ms=_ms(settings.execution.cancel_grace),
-            gap_timeout_ms=_ms(settings.callbacks.gap_timeout),
-        )
-        calls = SessionCalls(
-            keys, max_events=settings.sessions.max_events, ttl=settings.sessions.ttl
-        )
-        due, letters = DueTimes(redis, keys), DeadLetters(redis, keys)
-        work = WorkQueue(redis, keys, letters)
-        tasks = TaskStore(redis, keys, calls, due, work, limits)
-        session_log = SessionLog(redis, keys, calls)
-        pushes = ActionQueue(redis, keys, letters, consumer=self.instance_id)
-        callbacks = CallbackQueue(
-            redis,
-            keys,
-            calls,
-            due,
-            tasks,
-            letters,
-            consumer=self.instance_id,
-            max_bytes=settings.callbacks.max_bytes,
-            max_attempts=limits.max_attempts,
-            gap_timeout_ms=limits.gap_timeout_ms,
-        )
+        stores = Stores(redis, settings.redis.key_prefix, self.instance_id, self._store_settings())
         schemas = Schemas(settings.execution, settings.agents)
         counters, supervision_log = Counters(), SupervisionLog()
 
@@ -146,38 +111,36 @@ class Service:
             ChildSpec(
                 "chat_router",
                 ChatRouterActor,
-                (tasks, session_log, pushes, settings.agents, counters),
+                (stores.tasks, stores.log, stores.pushes, settings.agents, counters),
             )
         )
-        bridge = Bridge(redis, keys, self.instance_id, self._hear)
+        bridge = Bridge(redis, stores.keys, self.instance_id, self._hear)
         self._manager: LoopRef = supervisor.spawn(
             ChildSpec(
                 "connection_manager",
                 ConnectionManagerActor,
-                (bridge, self._policy(), session_log, router, supervisor, counters),
+                (bridge, self._policy(), stores.log, router, supervisor, counters),
             )
         )
         supervisor.spawn(
             ChildSpec(
                 "push_worker",
                 PushWorkerActor,
-                (pushes, session_log, schemas.queued_push, counters, settings.callbacks),
+                (stores.pushes, stores.log, schemas.queued_push, counters, settings.callbacks),
             )
         )
         supervisor.spawn(
             ChildSpec(
-                "callback_worker", CallbackWorkerActor, (callbacks, counters, settings.callbacks)
+                "callback_worker",
+                CallbackWorkerActor,
+                (stores.callbacks, counters, settings.callbacks),
             )
         )
         supervisor.spawn(
             ChildSpec(
                 "housekeeper",
                 HousekeeperActor,
-                (self.instance_id, tasks, due, work, Instances(redis, keys), counters),
-                {
-                    "max_attempts": limits.max_attempts,
-                    "visibility_timeout_ms": limits.visibility_timeout_ms,
-                },
+                (self.instance_id, stores, counters),
             )
         )
         bridge.start()
@@ -188,15 +151,29 @@ class Service:
             instance_id=self.instance_id,
             schemas=schemas,
             redis=redis,
-            session_log=session_log,
-            work=work,
-            callback_stream=callbacks.stream,
-            dead_letters=letters,
+            session_log=stores.log,
+            work=stores.work,
+            callback_stream=stores.callbacks.stream,
+            dead_letters=stores.letters,
             router=router,
             manager=self._manager,
             supervisor=supervisor,
             supervision_log=supervision_log,
             counters=counters,
+        )
+
+    def _store_settings(self) -> StoreSettings:
+        settings = self._settings
+        return StoreSettings(
+            max_events=settings.sessions.max_events,
+            ttl=settings.sessions.ttl,
+            max_attempts=settings.execution.max_attempts,
+            visibility_timeout=settings.execution.visibility_timeout,
+            retry_backoff=settings.execution.retry_backoff,
+            cancel_grace=settings.execution.cancel_grace,
+            max_wait=settings.execution.max_wait,
+            gap_timeout=settings.callbacks.gap_timeout,
+            max_callback_bytes=settings.callbacks.max_bytes,
         )
 
     def _policy(self) -> ConnectionPolicy:
@@ -294,7 +271,3 @@ class Service:
         self.app.phase = Phase.FAILED
         if not self.failed.done():
             self.failed.set_result(reason)
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

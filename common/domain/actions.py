@@ -57,7 +57,7 @@ class ChatSendMessageAction(DomainAction):
     context: JsonObject = field(default_factory=dict)
     timeout: float  # seconds, from the task's entry into a work stream
     priority: Priority = Priority.NORMAL
-    if_busy: IfBusy = IfBusy.PARALLEL
+    if_busy: IfBusy = IfBusy.ENQUEUE
     # Not on the wire: how a repetition of this message is recognised.
     idempotency_key: str | None = None
     fingerprint: str = ""

@@ -62,11 +62,17 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """A message was taken. `response` is the body of the 202, equal in every replay."""
+    """A message was taken. `response` is the body of the 202, equal in every replay.
+
+    A new task whose turn has not come waits for its session's earlier ones, some of which it may
+    interrupt.
+    """
 
     task_id: TaskId
     response: bytes
     replayed: bool
+    has_turn: bool = False
+    interrupts: tuple[TaskId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

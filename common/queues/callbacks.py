@@ -21,16 +21,18 @@ from common.domain.ids import SessionKey, TaskId
 from common.failpoints import failpoint
 from common.queues.dead_letters import DeadLetters
 from common.queues.due import DueTimes
+from common.queues.ends import Ends
 from common.queues.keys import CALLBACK_GROUP, Keys
 from common.queues.redis import Redis, is_mistake, unwrap
 from common.queues.scripts import APPLY_CALLBACKS, Command, Value
 from common.queues.session_calls import SessionCalls
 from common.queues.streams import ConsumerStream, Entry
 from common.queues.task_records import session_named
-from common.queues.tasks import TaskStore
+from common.queues.turns import Turns
 
 log = structlog.get_logger(__name__)
 
+MAX_BACKOFF_MS = 30_000
 MAX_PARKED = 10_000
 MAX_PARKED_BYTES = 8 * 1024 * 1024
 ENDED_HERE = 2  # what the script answers for a task whose workers do not know of its end
@@ -69,13 +71,15 @@ class CallbackQueue:
         keys: Keys,
         calls: SessionCalls,
         due: DueTimes,
-        tasks: TaskStore,
+        turns: Turns,
+        ends: Ends,
         letters: DeadLetters,
         *,
         consumer: str,
         max_bytes: int,
         max_attempts: int,
         gap_timeout_ms: int,
+        retry_backoff_ms: int,
         max_parked: int = MAX_PARKED,
         max_parked_bytes: int = MAX_PARKED_BYTES,
     ) -> None:
@@ -83,11 +87,13 @@ class CallbackQueue:
         self._keys = keys
         self._calls = calls
         self._due = due
-        self._tasks = tasks
+        self._turns = turns
+        self._ends = ends
         self._letters = letters
         self._max_bytes = max_bytes
         self._max_attempts = max_attempts
         self._gap_timeout_ms = gap_timeout_ms
+        self._retry_backoff_ms = retry_backoff_ms
         self._waiting_allowed = (max_parked, max_parked_bytes)  # for one task's gap
         self.stream = ConsumerStream(redis, keys.callbacks, CALLBACK_GROUP, consumer)
 
@@ -167,19 +173,23 @@ class CallbackQueue:
         """Notes what became of each callback, and sees to gaps and ends of tasks."""
         looks: list[Command] = []
         ended: list[tuple[SessionKey, TaskId]] = []
-        for batch, (outcomes, gaps, ends) in done:
+        for batch, (outcomes, gaps, ends, retries, released) in done:
             for (item, _), outcome in zip(batch.group, outcomes, strict=True):
                 item.outcome = outcome.decode()
+            for task_id, retry_at in zip(batch.task_ids, retries, strict=True):
+                if retry_at:
+                    await self._turns.back_off(batch.session, task_id, retry_at)
+            await self._turns.release(batch.session, [TaskId(each.decode()) for each in released])
             for task_id, gap_at, end in zip(batch.task_ids, gaps, ends, strict=True):
                 if end == ENDED_HERE:
-                    await self._tasks.tell_workers(batch.session, task_id, "The task has ended.")
+                    await self._ends.tell_workers(batch.session, task_id, "The task has ended.")
                 if end:
                     ended.append((batch.session, task_id))
                 elif gap_at:
                     looks.append(self._due.look_at(batch.session, task_id, gap_at))
         for result in await self._redis.batch(looks):
             unwrap(result)
-        await self._tasks.tidy(ended)
+        await self._ends.tidy(ended)
 
     def _command(self, batch: "_SessionBatch") -> Command:
         task_keys = [
@@ -194,6 +204,9 @@ class CallbackQueue:
             task_keys,
             *numbers,
             len(batch.group),
+            self._max_attempts,
+            self._retry_backoff_ms,
+            MAX_BACKOFF_MS,
             *batch.task_ids,
             *batch.arguments(),
         )
@@ -288,17 +301,20 @@ def _payload(read: Callback | DeadLetter) -> tuple[str, bytes, bytes]:
             usage = orjson.dumps(body["usage"]) if isinstance(body.get("usage"), dict) else b""
             return (read.type, read.data, usage if "response" in body else b"-" + usage)
         case CallbackType.FAILED:
+            if body.get("retryable") is True:
+                worn_out = _failure(body["error"], error_type="max_attempts")
+                return ("retry", b"", worn_out)
             return (read.type, _failure(body["error"]), b"")
         case _:
             return (read.type, read.data, b"")
 
 
-def _failure(error: dict[str, object]) -> bytes:
+def _failure(error: dict[str, object], error_type: str | None = None) -> bytes:
     """The data of the `error` frame that ends a failed task; also what its status tells."""
     return orjson.dumps(
         {
             "code": "task_failed",
-            "error_type": _word(error.get("type"), "error"),
+            "error_type": error_type or _word(error.get("type"), "error"),
             "message": _word(error.get("message"), "The agent failed."),
             "status": "failed",
         }

@@ -62,8 +62,12 @@ class Keys:
         return f"{self.prefix}session:{{{session}}}:log"
 
     def session_open(self, session: SessionKey) -> str:
-        """The ids of the session's tasks that have not ended."""
+        """The ids of the session's tasks that have not ended, in the order of their messages."""
         return f"{self.prefix}session:{{{session}}}:open"
+
+    def session_line(self, session: SessionKey) -> str:
+        """Those of them that wait until all before them have ended."""
+        return f"{self.prefix}session:{{{session}}}:line"
 
     def session_channel(self, session: SessionKey) -> str:
         return f"{self.prefix}session:{{{session}}}:events"

@@ -23,6 +23,7 @@ class SessionCalls:
             self.keys.session_meta(session),
             self.keys.session_log(session),
             self.keys.session_open(session),
+            self.keys.session_line(session),
             *own_keys,
         ]
         shared: list[Value] = [

@@ -1,39 +1,37 @@
-"""Tasks in Redis: taken in, delivered to the workers, watched, stopped, told about.
+"""Tasks in Redis: taken in, told about, stopped.
 
 A message's way in small repeatable steps, each keyed by the task's id:
   1. the task's session can be found from its id, and a look at it is due soon   (`submit`)
   2. the session's script makes the task and logs `user_message`                 (`submit`)
-  3. the task enters a work stream, once                                         (`deliver`)
-  4. the task notes its deadline, and the next look is due then                  (`deliver`)
-After step 2 the message is safe: whatever dies later, the due look (`check`) does what is missing.
+  3. the task enters a work stream, once                                         (`turns.py`)
+  4. the task notes its deadline, and the next look is due then                  (`turns.py`)
+After step 2 the message is safe: whatever dies later, the due look (`watch.py`) does the rest.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import structlog
 
-from common.domain.actions import ChatCancelTaskAction, ChatSendMessageAction, Priority
+from common.domain.actions import ChatCancelTaskAction, ChatSendMessageAction
 from common.domain.errors import (
     IdempotencyConflict,
     InternalError,
     OrchestratorError,
+    SessionBusy,
     TaskAlreadyFinished,
     TaskNotFound,
 )
 from common.domain.ids import SessionKey, TaskId, TenantId
 from common.domain.tasks import CancelOutcome, Submitted, Task, TaskStatus
-from common.failpoints import failpoint
-from common.queues.due import DueTask, DueTimes
+from common.queues.due import DueTimes
+from common.queues.ends import Ends
 from common.queues.keys import Keys
 from common.queues.redis import Redis, is_mistake, unwrap
 from common.queues.scripts import (
     CANCEL_TASK,
-    CHECK_TASK,
-    FAIL_TASK,
-    NOTE_DELIVERY,
     SUBMIT_TASK,
     Command,
 )
@@ -46,12 +44,14 @@ from common.queues.task_records import (
     timeout_ms,
     user_message_of,
 )
-from common.queues.work import Delivery, WorkQueue
+from common.queues.turns import Turns
+from common.queues.work import Delivery
 
 log = structlog.get_logger(__name__)
 
 REMEMBER_KEYS = 24 * 3600  # seconds an Idempotency-Key is remembered
-CANCEL_KEY_TTL = 24 * 3600  # seconds
+INTERRUPTED = "Interrupted by a newer message."
+STOPPED = (TaskStatus.CANCELLED, TaskStatus.CANCELLING)
 SOON_MS = 3000  # how long a message may take from step 1 to step 4 before a sweep helps
 
 
@@ -62,7 +62,7 @@ class TaskLimits:
     max_attempts: int
     visibility_timeout_ms: int
     cancel_grace_ms: int
-    gap_timeout_ms: int
+    max_wait_ms: int
 
 
 class TaskStore:
@@ -74,14 +74,16 @@ class TaskStore:
         keys: Keys,
         calls: SessionCalls,
         due: DueTimes,
-        work: WorkQueue,
+        turns: Turns,
+        ends: Ends,
         limits: TaskLimits,
     ) -> None:
         self._redis = redis
         self._keys = keys
         self._calls = calls
         self._due = due
-        self._work = work
+        self._turns = turns
+        self._ends = ends
         self._limits = limits
 
     async def submit(
@@ -134,6 +136,8 @@ class TaskStore:
             response_to(action),
             user_message_of(action),
             orjson.dumps(action.metadata),
+            action.if_busy,
+            self._limits.max_wait_ms,
             *(part for field in fields.items() for part in field),
         )
 
@@ -142,12 +146,18 @@ class TaskStore:
             case Exception():  # of this message alone
                 log.error("submission.failed", session=str(action.session), error=str(reply))
                 return InternalError()
-            case [b"created"]:
+            case [b"created", has_turn, interrupts]:
                 return Submitted(
-                    task_id=action.task_id, response=response_to(action), replayed=False
+                    task_id=action.task_id,
+                    response=response_to(action),
+                    replayed=False,
+                    has_turn=bool(has_turn),
+                    interrupts=tuple(TaskId(each.decode()) for each in interrupts),
                 )
             case [b"replayed", response, task_id]:
                 return Submitted(task_id=TaskId(task_id.decode()), response=response, replayed=True)
+            case [b"busy"]:
+                return SessionBusy()
             case _:
                 return IdempotencyConflict()
 
@@ -165,7 +175,7 @@ class TaskStore:
         if commands:
             await self._redis.batch(commands)
 
-    def delivery_of(self, action: ChatSendMessageAction) -> Delivery:
+    def _delivery_of(self, action: ChatSendMessageAction) -> Delivery:
         return Delivery(
             session=action.session,
             task_id=action.task_id,
@@ -174,17 +184,14 @@ class TaskStore:
             action=self._for_worker(action),
         )
 
-    async def deliver(self, deliveries: Sequence[Delivery]) -> None:
-        """Puts tasks into their work streams and notes their deadlines. Safe to repeat."""
-        entered = await self._redis.batch([self._work.deliver(each) for each in deliveries])
-        failpoint("tasks.after_deliver")
-        commands: list[Command] = []
-        for delivery, reply in zip(deliveries, entered, strict=True):
-            entry_id, deadline = unwrap(reply)
-            task = self._keys.task(delivery.session, delivery.task_id)
-            commands.append(NOTE_DELIVERY.call([task], deadline, entry_id))
-        for result in await self._redis.batch(commands):
-            unwrap(result)
+    async def set_out(self, taken: Sequence[tuple[ChatSendMessageAction, Submitted]]) -> None:
+        """What follows once messages are safe: those whose turn has come are delivered, those
+        that interrupt others have them stopped. Safe to repeat; a look at the task does it too."""
+        await self._turns.deliver(
+            [self._delivery_of(action) for action, submitted in taken if submitted.has_turn]
+        )
+        for action, submitted in taken:
+            await self.interrupt(action.session, submitted.interrupts)
 
     async def get(self, tenant_id: TenantId, task_id: TaskId) -> Task:
         """What is known of a task.
@@ -224,126 +231,56 @@ class TaskStore:
             TaskNotFound, TaskAlreadyFinished.
         """
         session = await self.session_of(action.tenant_id, action.task_id)
-        # The look at the grace's end is due before the task changes, so no crash can lose it.
-        grace = self._limits.cancel_grace_ms
-        scheduled, reply = await self._redis.batch(
-            [
-                self._due.look_in(session, action.task_id, grace),
-                self._calls.call(
-                    CANCEL_TASK,
-                    session,
-                    self._calls.task_keys(session, action.task_id),
-                    *(action.task_id, action.reason, grace),
-                ),
-            ]
-        )
-        unwrap(scheduled)
-        _, after, _ = unwrap(reply)
-        if not after:
+        (status,) = await self._cancel(session, [action.task_id], action.reason)
+        if status is None:
             raise TaskNotFound
-        status = TaskStatus(after.decode())
-        if status not in (TaskStatus.CANCELLED, TaskStatus.CANCELLING):
+        if status not in STOPPED:
             raise TaskAlreadyFinished(f"The task has already ended as {status}.")
-        await self.tell_workers(session, action.task_id, action.reason)
-        if status is TaskStatus.CANCELLED:
-            await self.tidy([(session, action.task_id)])
         return CancelOutcome(task_id=action.task_id, status=status)
 
-    async def tell_workers(self, session: SessionKey, task_id: TaskId, reason: str) -> None:
-        """Sets the cancel key and says so on the control channel (section 5, Cancel)."""
-        message = {
-            "type": "cancel",
-            "task_id": task_id,
-            "tenant_id": session.tenant_id,
-            "session_id": session.session_id,
-            "reason": reason,
-        }
-        for result in await self._redis.batch(
-            [
-                ("SET", self._keys.cancel(task_id), reason, "EX", CANCEL_KEY_TTL),
-                ("PUBLISH", self._keys.control, orjson.dumps(message)),
-            ]
-        ):
-            unwrap(result)
+    async def interrupt(self, session: SessionKey, task_ids: Sequence[TaskId]) -> None:
+        """Stops tasks because a newer message wants their place; those that have ended stay so."""
+        if task_ids:
+            await self._cancel(session, task_ids, INTERRUPTED)
 
-    async def check(self, due: DueTask) -> TaskStatus | None:
-        """Does what time demands of a task: an end, a missing delivery. Says if it ended.
-
-        A task that cannot be looked at, for a mistake of ours, is left for the next look.
-        """
-        session, task_id = due.session, due.task_id
-        (reply,) = await self._redis.batch(
-            [
-                self._calls.call(
-                    CHECK_TASK,
-                    session,
-                    self._calls.task_keys(session, task_id),
-                    *(task_id, self._limits.gap_timeout_ms),
-                )
-            ]
-        )
-        if is_mistake(reply):
-            log.error("look.failed", task_id=task_id, session=str(session), error=str(reply))
-            return None
-        state, next_look, status = unwrap(reply)
-        match state:
-            case b"gone":
-                await self._redis.batch(
-                    [
-                        ("DEL", self._keys.task_session(task_id)),
-                        self._due.forget(session, task_id),
-                    ]
-                )
-            case b"ended":
-                ended = TaskStatus(status.decode())
-                if ended is not TaskStatus.COMPLETED:
-                    await self.tell_workers(session, task_id, ended)
-                await self.tidy([(session, task_id)])
-                return ended
-            case b"undelivered":
-                await self.deliver([await self._undelivered(session, task_id)])
-            case _:
-                await self._redis.batch([self._due.settle(due, next_look)])
-        return None
-
-    async def _undelivered(self, session: SessionKey, task_id: TaskId) -> Delivery:
-        priority, timeout, action = await self._redis.call(
-            *("HMGET", self._keys.task(session, task_id), "priority", "timeout_ms", "action")
-        )
-        return Delivery(
-            session=session,
-            task_id=task_id,
-            priority=Priority(priority.decode()),
-            timeout_ms=int(timeout),
-            action=action,
-        )
-
-    async def fail(self, task_id: TaskId, error_type: str, message: str) -> bool:
-        """Ends a task as failed. True if this call ended it; False if it had ended, or is gone."""
-        name = await self._redis.call("GET", self._keys.task_session(task_id))
-        if name is None:
-            return False
-        session = session_named(name)
-        ended = await self._redis.call(
-            *self._calls.call(
-                FAIL_TASK,
-                session,
-                self._calls.task_keys(session, task_id),
-                *(task_id, error_type, message),
-            )
-        )
-        await self.tell_workers(session, task_id, error_type)
-        await self.tidy([(session, task_id)])
-        return bool(ended)
-
-    async def tidy(self, ended: Iterable[tuple[SessionKey, TaskId]]) -> None:
-        """What is left to do for tasks that have ended: their id leads nowhere after the ttl."""
+    async def _cancel(
+        self, session: SessionKey, task_ids: Sequence[TaskId], reason: str
+    ) -> list[TaskStatus | None]:
+        """Each task's status after; None for one that is unknown."""
+        grace = self._limits.cancel_grace_ms
         commands: list[Command] = []
-        for session, task_id in ended:
-            commands.append(("EXPIRE", self._keys.task_session(task_id), self._calls.ttl))
-            commands.append(self._due.forget(session, task_id))
-        for result in await self._redis.batch(commands):
+        for task_id in task_ids:
+            # The look at the grace's end is due before the task changes, so no crash can lose it.
+            commands.append(self._due.look_in(session, task_id, grace))
+            keys = self._calls.task_keys(session, task_id)
+            commands.append(self._calls.call(CANCEL_TASK, session, keys, task_id, reason, grace))
+        replies = [unwrap(each) for each in await self._redis.batch(commands)][1::2]
+        statuses = [TaskStatus(after.decode()) if after else None for _, after, _ in replies]
+        await self._follow_cancellations(session, task_ids, statuses, reason)
+        await self._turns.release(
+            session, [TaskId(each.decode()) for *_, released in replies for each in released]
+        )
+        return statuses
+
+    async def _follow_cancellations(
+        self,
+        session: SessionKey,
+        task_ids: Sequence[TaskId],
+        statuses: Sequence[TaskStatus | None],
+        reason: str,
+    ) -> None:
+        pairs = list(zip(task_ids, statuses, strict=True))
+        told = [
+            command
+            for task_id, status in pairs
+            if status in STOPPED
+            for command in self._ends.cancellation(session, task_id, reason)
+        ]
+        for result in await self._redis.batch(told):
             unwrap(result)
+        await self._ends.tidy(
+            (session, task_id) for task_id, status in pairs if status is TaskStatus.CANCELLED
+        )
 
     def _for_worker(self, action: ChatSendMessageAction) -> bytes:
         return action_for_worker(

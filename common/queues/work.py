@@ -28,7 +28,8 @@ class Delivery:
     priority: Priority
     timeout_ms: int
     action: bytes
-    round: int = 0
+    round: int = 0  # one more for each retry
+    deadline: int | None = None  # unix ms; None in the first round, whose entry decides it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +68,18 @@ class WorkQueue:
         stream = self._keys.work_stream(delivery.priority)
         mark = self._keys.added(stream, delivery.task_id, delivery.round)
         return DELIVER_TASK.call(
-            [stream, mark], delivery.task_id, delivery.action, delivery.timeout_ms, REMEMBER_ADDED
+            [stream, mark],
+            delivery.task_id,
+            delivery.action,
+            delivery.timeout_ms,
+            REMEMBER_ADDED,
+            "" if delivery.deadline is None else delivery.deadline,
         )
+
+    def remove(self, priority: Priority, entry_id: bytes) -> list[Command]:
+        """The commands that take an entry out, whoever has it; it may be gone already."""
+        stream = self._keys.work_stream(priority)
+        return [("XACK", stream, WORK_GROUP, entry_id), ("XDEL", stream, entry_id)]
 
     async def may_scan(self) -> bool:
         """True for one instance at a time, about once a second: one scan serves them all."""

@@ -1,7 +1,8 @@
 --[[ What all scripts of a session share; put in front of each of them.
 
   KEYS[1] meta (HASH: epoch, last)   KEYS[2] log (STREAM, entry ids <offset>-0, field e)
-  KEYS[3] open (SET of ids of tasks that have not ended)
+  KEYS[3] open (ZSET of ids of tasks that have not ended, in the order of their messages)
+  KEYS[4] line (ZSET, the same order: those of them that wait for all before them to end)
   ARGV[1] channel of the session     ARGV[2] timestamp for new events, RFC 3339
   ARGV[3] epoch to use if the log begins now
   ARGV[4] events to keep             ARGV[5] seconds to keep them after the last event
@@ -10,10 +11,10 @@
   events are numbered, kept and published in one step, and none is kept of a script that fails
   half way. Payloads are joined as text, never decoded: cjson turns [] into {} and rounds large
   integers. ]]
-local meta, log, open = KEYS[1], KEYS[2], KEYS[3]
+local meta, log, open, line = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local channel, timestamp, fresh_epoch = ARGV[1], ARGV[2], ARGV[3]
 local max_events, ttl = tonumber(ARGV[4]), tonumber(ARGV[5])
-local FIRST_KEY, FIRST_ARG = 4, 6  -- where a script's own begin
+local FIRST_KEY, FIRST_ARG = 5, 6  -- where a script's own begin
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
@@ -66,7 +67,7 @@ end
 
 -- While a task is open neither it nor its session's log expires.
 local function keep_log()
-  if redis.call('SCARD', open) > 0 then
+  if redis.call('ZCARD', open) > 0 then
     redis.call('PERSIST', meta)
     redis.call('PERSIST', log)
   else

@@ -4,7 +4,10 @@
   task (HASH)   text (STRING, what the newest attempt streamed)
   parked (HASH, seq -> callback that waits)   waiting (ZSET, seq by time of arrival) ]]
 local FIELDS = { 'status', 'attempt', 'seq', 'agent_id', 'parked_bytes', 'deadline', 'cancel_at',
-                 'reason', 'stop' }
+                 'reason', 'stop', 'over', 'round', 'retry_at', 'delivered', 'wait_until' }
+
+-- Tasks that waited in their session's line and whose turn has come: to be delivered.
+local released = {}
 
 local function load_task(id, at)
   local task = { id = id, key = KEYS[at], text = KEYS[at + 1], parked = KEYS[at + 2],
@@ -16,6 +19,10 @@ local function load_task(id, at)
     task.agent_id, task.parked_bytes = values[4], tonumber(values[5]) or 0
     task.deadline, task.cancel_at = tonumber(values[6]), tonumber(values[7])
     task.reason, task.stop = values[8] or '', values[9]
+    task.over = values[10] == '1'  -- its newest attempt asked to be tried again
+    task.round, task.retry_at = tonumber(values[11]), tonumber(values[12])
+    task.delivered = tonumber(values[13])  -- the newest round that is in a work stream
+    task.wait_until = tonumber(values[14])
   end
   return task
 end
@@ -52,11 +59,21 @@ local function stop_workers(task)
   set(task, 'stop', '1')
 end
 
+-- Lets the next task of the session go, if it waits and all before it have ended.
+local function release_next()
+  local first = redis.call('ZRANGE', open, 0, 0)[1]
+  if first and redis.call('ZREM', line, first) == 1 then
+    released[#released + 1] = first
+  end
+end
+
 -- Ends a task. The caller has seen that it has not ended, and puts the end into the log.
 local function end_task(task, status)
   set_status(task, status)
   set(task, 'finished', whole(now))
-  redis.call('SREM', open, task.id)
+  redis.call('ZREM', open, task.id)
+  redis.call('ZREM', line, task.id)
+  release_next()
   forget_parked(task)
   task.ended = true
 end

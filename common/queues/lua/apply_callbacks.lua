@@ -1,28 +1,32 @@
 --[[ Applies the callbacks of one session, as the contract's rules of delivery say (section 5).
 
   Beside _session.lua:
-  KEYS[4..]  four keys a task (_task.lua)
+  KEYS[5..]  four keys a task (_task.lua)
   ARGV[6] number of tasks   ARGV[7] gap timeout, ms
   ARGV[8] callbacks, ARGV[9] bytes that may wait for a task's gap
-  ARGV[10] callbacks in this call
+  ARGV[10] callbacks in this call   ARGV[11] attempts a task may have
+  ARGV[12], ARGV[13] backoff of the first retry and at the most, ms; it doubles
   then the ids of the tasks, then for each callback six:
     task (1..), attempt, seq, kind, data (JSON), extra
-  kinds: started delta event progress typing completed failed cancelled
+  kinds: started delta event progress typing completed failed retry cancelled
          dead (set aside, counts as received)   dead_end (the same, and ends the task as failed)
   extra: delta: its text; progress: the number; completed: the usage, JSON, or '', and
          data without `response` is marked by a '-' in front of the usage;
-         failed: error type; dead_end: the reason
+         retry: the error that ends the task if its attempts are used up; dead_end: the reason
 
-  Returns {outcomes, gaps, ended}: for each callback one of applied, parked, duplicate, stale, late,
+  Returns {outcomes, gaps, ended, retries, released}: for each callback one of applied, parked, duplicate, stale, late,
   unknown; for each task when its gap times out (unix ms, 0: no gap), and 1 where it has ended, 2
-  where it was ended here and its workers have to be told. ]]
+  where it was ended here and its workers have to be told, and when it is to be tried again (unix ms,
+  0: it is not); the ids of tasks whose turn has come. ]]
 local task_count, gap_timeout = tonumber(ARGV[6]), tonumber(ARGV[7])
 local max_parked, max_parked_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
-local callback_count = tonumber(ARGV[10])
+local callback_count, max_attempts = tonumber(ARGV[10]), tonumber(ARGV[11])
+local first_backoff, max_backoff = tonumber(ARGV[12]), tonumber(ARGV[13])
+local OWN_ARGS = 13
 
 local tasks = {}
 for i = 1, task_count do
-  tasks[i] = load_task(ARGV[10 + i], FIRST_KEY + (i - 1) * 4)
+  tasks[i] = load_task(ARGV[OWN_ARGS + i], FIRST_KEY + (i - 1) * 4)
 end
 
 local function run_on(task)
@@ -82,6 +86,26 @@ function handle.failed(task, callback)
   append('error', callback.data, task.id)
 end
 
+-- The worker wants the task tried again: a round later, after a backoff, with the same deadline.
+function handle.retry(task, callback)
+  if task.status == 'cancelling' then
+    end_cancelled(task)
+  elseif task.attempt >= max_attempts then
+    end_task(task, 'failed')
+    set(task, 'error', callback.extra)
+    append('error', callback.extra, task.id)
+  else
+    task.over, task.round = true, (task.round or 0) + 1
+    task.retry_at = now + math.min(max_backoff, first_backoff * 2 ^ (task.attempt - 1))
+    set(task, 'over', '1')
+    set(task, 'round', whole(task.round))
+    set(task, 'retry_at', whole(task.retry_at))
+    forget_parked(task)
+    set_status(task, 'queued')
+    tell_status(task, 'queued', ',"attempt":' .. whole(task.attempt))
+  end
+end
+
 -- A worker that finds the deadline past reports `cancelled`; nobody asked for that, time ran out.
 function handle.cancelled(task)
   if task.status ~= 'cancelling' and task.deadline and now >= task.deadline then
@@ -114,7 +138,7 @@ local function size_of(kind, data)
 end
 
 local function take_parked(task)
-  while not task.ended and task.parked_bytes > 0 do
+  while not task.ended and not task.over and task.parked_bytes > 0 do
     local field = whole(task.seq)
     local packed = redis.call('HGET', task.parked, field)
     if not packed then
@@ -154,6 +178,8 @@ local function begin_attempt(task, attempt)
   task.attempt, task.seq, task.streamed = attempt, 1, {}
   set(task, 'attempt', whole(attempt))
   set(task, 'seq', '1')
+  task.over = false
+  set(task, 'over', '')
   if attempt > 1 then
     forget_parked(task)
     redis.call('DEL', task.text)
@@ -168,6 +194,7 @@ local function receive(task, callback)
   if not task.known then return 'unknown' end
   if TERMINAL[task.status] then return 'late' end
   if callback.attempt < task.attempt then return 'stale' end
+  if callback.attempt == task.attempt and task.over then return 'stale' end
   if callback.attempt > task.attempt then begin_attempt(task, callback.attempt) end
   if callback.seq < task.seq then return 'duplicate' end
   if callback.seq > task.seq then return park(task, callback) end
@@ -177,7 +204,7 @@ local function receive(task, callback)
 end
 
 local outcomes = {}
-local at = 10 + task_count
+local at = OWN_ARGS + task_count
 for i = 1, callback_count do
   local task = tasks[tonumber(ARGV[at + 1])]
   outcomes[i] = receive(task, {
@@ -186,13 +213,16 @@ for i = 1, callback_count do
   at = at + 6
 end
 
-local gaps, ended = {}, {}
+local gaps, ended, retries = {}, {}, {}
 for i, task in ipairs(tasks) do
-  gaps[i], ended[i] = 0, 0
+  gaps[i], ended[i], retries[i] = 0, 0, 0
   if task.known then
     save(task)
     if TERMINAL[task.status] then
       ended[i] = task.stop and 2 or 1
+    end
+    if task.over and ended[i] == 0 then
+      retries[i] = task.retry_at
     end
     if ended[i] == 0 and task.parked_bytes > 0 then
       local first = redis.call('ZRANGE', task.waiting, 0, 0, 'WITHSCORES')
@@ -201,4 +231,4 @@ for i, task in ipairs(tasks) do
   end
 end
 commit()
-return { outcomes, gaps, ended }
+return { outcomes, gaps, ended, retries, released }

@@ -1,14 +1,14 @@
 --[[ Begins to stop a task, or ends it where no worker has reported (contract, section 5, Cancel).
 
   Beside _session.lua:
-  KEYS[4..7] the task's keys (_task.lua)
+  KEYS[5..8] the task's keys (_task.lua)
   ARGV[6] task id   ARGV[7] reason   ARGV[8] grace, ms
 
-  Returns {status before, status after, when the grace ends (unix ms, 0: it has ended)};
-  {'', '', 0} for an unknown task. ]]
+  Returns {status before, status after, ids of tasks whose turn has come}; {'', '', {}} for an
+  unknown task. ]]
 local task = load_task(ARGV[6], FIRST_KEY)
 if not task.known then
-  return { '', '', 0 }
+  return { '', '', {} }
 end
 
 local before = task.status
@@ -26,4 +26,4 @@ if before == 'queued' or before == 'running' then
   save(task)
   commit()
 end
-return { before, task.status, task.status == 'cancelling' and task.cancel_at or 0 }
+return { before, task.status, released }

@@ -1,15 +1,16 @@
 --[[ Ends a task as failed, for a reason that the orchestrator found itself; the first end wins.
 
   Beside _session.lua:
-  KEYS[4..7] the task's keys (_task.lua)
+  KEYS[5..8] the task's keys (_task.lua)
   ARGV[6] task id   ARGV[7] error type   ARGV[8] message
 
-  Returns 1 if this call ended it, 0 if it had ended or is unknown. ]]
+  Returns {1 if this call ended it, 0 if it had ended or is unknown, ids of tasks whose turn has
+  come}. ]]
 local task = load_task(ARGV[6], FIRST_KEY)
 if not task.known or TERMINAL[task.status] then
-  return 0
+  return { 0, {} }
 end
 end_with_error(task, 'failed', 'task_failed', ARGV[7], ARGV[8])
 save(task)
 commit()
-return 1
+return { 1, released }

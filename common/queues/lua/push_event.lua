@@ -1,11 +1,11 @@
 --[[ Puts a back-end's event into the session's log, once for an action id.
 
   Beside _session.lua:
-  KEYS[4] mark of the action (STRING)
+  KEYS[5] mark of the action (STRING)
   ARGV[6] seconds to remember the action   ARGV[7] type   ARGV[8] data, JSON   ARGV[9] metadata
 
   Returns 1 if it was put in, 0 if it had been before. ]]
-if not redis.call('SET', KEYS[4], '1', 'NX', 'EX', ARGV[6]) then
+if not redis.call('SET', KEYS[5], '1', 'NX', 'EX', ARGV[6]) then
   return 0
 end
 append(ARGV[7], ARGV[8], nil, ARGV[9])

@@ -1,0 +1,52 @@
+"""What is left to do when a task is stopped, or has ended: outside its session's own slot."""
+
+from collections.abc import Iterable
+
+import orjson
+
+from common.domain.ids import SessionKey, TaskId
+from common.queues.due import DueTimes
+from common.queues.keys import Keys
+from common.queues.redis import Redis, unwrap
+from common.queues.scripts import Command
+
+CANCEL_KEY_TTL = 24 * 3600  # seconds
+
+
+class Ends:
+    """Tells the workers, and tidies up. Safe to repeat; a crash in between is made good by the
+    next look at the task, which stays due until it is tidied up after."""
+
+    def __init__(self, redis: Redis, keys: Keys, due: DueTimes, *, ttl: float) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._due = due
+        self._ttl = int(ttl)  # seconds for which an ended task can be asked about
+
+    async def tell_workers(self, session: SessionKey, task_id: TaskId, reason: str) -> None:
+        """Sets the cancel key and says so on the control channel (section 5, Cancel)."""
+        for result in await self._redis.batch(self.cancellation(session, task_id, reason)):
+            unwrap(result)
+
+    def cancellation(self, session: SessionKey, task_id: TaskId, reason: str) -> list[Command]:
+        """The commands that tell the workers to stop a task."""
+        message = {
+            "type": "cancel",
+            "task_id": task_id,
+            "tenant_id": session.tenant_id,
+            "session_id": session.session_id,
+            "reason": reason,
+        }
+        return [
+            ("SET", self._keys.cancel(task_id), reason, "EX", CANCEL_KEY_TTL),
+            ("PUBLISH", self._keys.control, orjson.dumps(message)),
+        ]
+
+    async def tidy(self, ended: Iterable[tuple[SessionKey, TaskId]]) -> None:
+        """For tasks that have ended: their id leads nowhere after the ttl, no look is due."""
+        commands: list[Command] = []
+        for session, task_id in ended:
+            commands.append(("EXPIRE", self._keys.task_session(task_id), self._ttl))
+            commands.append(self._due.forget(session, task_id))
+        for result in await self._redis.batch(commands):
+            unwrap(result)
