@@ -6,6 +6,8 @@ these is answered with the code that tells the client what to do (contract, sect
 """
 
 import asyncio
+import contextlib
+import socket
 import struct
 import zlib
 from typing import Any
@@ -34,9 +36,12 @@ class StrictProtocol(WebSocketProtocol13):
 
     def _parse_extensions_header(
         self, headers: httputil.HTTPHeaders
-    ) -> list[tuple[str, dict[str, str]]]:
-        """The client's offers, without those that make no sense: they are declined (RFC 7692)."""
-        offers = super()._parse_extensions_header(headers)
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """The client's offers, without those that make no sense: they are declined (RFC 7692).
+
+        Tornado's own reading loses the parameters that have no value.
+        """
+        offers = map(_read_offer, headers.get("Sec-WebSocket-Extensions", "").split(","))
         return [offer for offer in offers if all(map(_is_sensible, offer[1].items()))]
 
     async def _receive_frame(self) -> None:
@@ -130,7 +135,10 @@ class StrictProtocol(WebSocketProtocol13):
         """Says why, and then reads on without looking, so that the reason arrives."""
         self._failed = True
         self.close(code, reason)
-        # What follows cannot be read, so the client's close is not waited for.
+        # What follows cannot be read, so no close of the client's is waited for, only its end.
+        if not (self.stream.closed() or self.stream.writing()):
+            with contextlib.suppress(OSError):
+                self.stream.socket.shutdown(socket.SHUT_WR)
         asyncio.get_running_loop().call_later(FAREWELL, self._abort)
 
     async def _read_away(self) -> None:
@@ -166,12 +174,18 @@ class StrictProtocol(WebSocketProtocol13):
         super().close(code, reason)
 
 
+def _read_offer(text: str) -> tuple[str, dict[str, str | None]]:
+    name, *parameters = (part.strip() for part in text.split(";"))
+    named = (parameter.partition("=") for parameter in parameters)
+    return name, {key.strip(): value.strip(' "') or None for key, _, value in named}
+
+
 def _is_sensible(parameter: tuple[str, str | None]) -> bool:
     """Whether a parameter of permessage-deflate is one, and may have that value."""
     match parameter:
-        case ("server_no_context_takeover" | "client_no_context_takeover", None | ""):
+        case ("server_no_context_takeover" | "client_no_context_takeover", None):
             return True
-        case ("client_max_window_bits", None | ""):
+        case ("client_max_window_bits", None):
             return True
         case ("server_max_window_bits" | "client_max_window_bits", str(bits)):
             return bits in WINDOW_BITS

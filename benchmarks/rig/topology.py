@@ -137,6 +137,7 @@ class Topology:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         """`executors` are the bench's own, `workers` the project's; `environ` is of instances."""
+        self.name = "everything"
         self.folder = folder
         self.redis = RedisServer(*redis_options)
         self._seed = seed

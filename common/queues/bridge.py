@@ -168,8 +168,10 @@ class Bridge:
                     writer.result()
         finally:
             writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError, exceptions.RedisError, OSError):
-                await writer
+            # Not by awaiting it: its cancellation could not be told from ours, and we must end.
+            await asyncio.wait((writer,))
+            if not writer.cancelled():
+                writer.exception()  # seen: what broke the writer has broken the reader, too
 
     async def _write(self, connection: Any) -> None:
         """Sends what is asked for, in order, as few commands as that allows."""

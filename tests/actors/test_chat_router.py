@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from actors.chat_router import ChatRouterActor
 from common.domain.actions import (
     ChatCancelTaskAction,
     ChatGetStatusAction,
@@ -123,7 +124,7 @@ async def test_a_push_and_a_broadcast_are_answered_with_their_action_id(
 async def test_a_finished_task_cannot_be_cancelled(redis_server: RedisServer, prefix: str) -> None:
     async with instance(redis_server.url, prefix) as running:
         task_id = await running.stores.submit()
-        await running.stores.tasks.fail(task_id, "test", "as told")
+        await running.stores.watch.fail(task_id, "test", "as told")
         with pytest.raises(TaskAlreadyFinished):
             await running.router.ask(cancel_of(task_id))
 
@@ -199,16 +200,13 @@ async def test_a_delivery_that_redis_refuses_is_postponed(prefix: str) -> None:
     with RedisServer() as server:
         async with instance(server.url, prefix) as running:
             action = message()
-            await running.stores.submit_action(action)
+            submitted = await running.stores.submit_action(action)
             server.stop()
-            await deliver_without_redis(running, action)
+            router = running.router._cell.actor
+            assert isinstance(router, ChatRouterActor)
+            assert isinstance(submitted, Submitted)
+            await router._set_out([(action, submitted)])
             assert running.supervised() == []
-
-
-async def deliver_without_redis(running: Instance, action: Any) -> None:
-    """What the router does with a message that was taken a moment before Redis went away."""
-    actor = running.router._cell.actor
-    await actor._deliver([action])  # type: ignore[union-attr]
 
 
 async def test_a_router_that_fails_is_restarted_and_answers_the_next(

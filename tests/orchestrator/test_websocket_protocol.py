@@ -366,15 +366,17 @@ def port_of(proxy: Proxy) -> int:
 async def test_a_client_that_answers_pings_stays_and_one_that_does_not_is_closed(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with running_service(
-        redis_server.url, prefix, websocket={"ping_interval": 0.2, "ping_timeout": 0.1}
-    ) as service:
-        async with raw_websocket(service.port, "/ws/acme/s") as raw:
-            for _ in range(3):
-                await raw.send(PONG, (await raw.frame_of(PING)).payload)
-            assert (await raw.frame_of(CLOSE)).close_code == 4408
-            await raw.send(CLOSE, close_payload(4408))
-            assert await raw.ended()
+    async with (
+        running_service(
+            redis_server.url, prefix, websocket={"ping_interval": 0.2, "ping_timeout": 0.1}
+        ) as service,
+        raw_websocket(service.port, "/ws/acme/s") as raw,
+    ):
+        for _ in range(3):
+            await raw.send(PONG, (await raw.frame_of(PING)).payload)
+        assert (await raw.frame_of(CLOSE)).close_code == 4408
+        await raw.send(CLOSE, close_payload(4408))
+        assert await raw.ended()
 
 
 async def test_a_client_behind_a_dead_network_is_forgotten(

@@ -19,6 +19,7 @@ class Link:
     def abort(self) -> None:
         for end in self._ends:
             end.transport.abort()
+        self.flows.set()
 
 
 class Proxy:
@@ -56,9 +57,8 @@ class Proxy:
         trace: TracebackType | None,
     ) -> None:
         await self.refuse()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._is_open.set()
+        await asyncio.gather(*self._tasks)
 
     def cut(self) -> None:
         """Resets every connection; new ones are welcome."""

@@ -155,7 +155,7 @@ def close_payload(code: int, reason: bytes = b"") -> bytes:
 async def raw_socket(port: int, receive_buffer: int = 0) -> AsyncIterator[RawSocket]:
     """`receive_buffer`, bytes, makes a reader whom little can be sent ahead."""
     connection = socket.socket()
-    connection.setblocking(False)  # noqa: FBT003
+    connection.setblocking(False)
     if receive_buffer:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))

@@ -6,22 +6,15 @@ from typing import Any
 
 import orjson
 
-from common.domain.actions import ChatCancelTaskAction, ChatSendMessageAction
+from common.domain.actions import ChatCancelTaskAction, ChatSendMessageAction, IfBusy
 from common.domain.errors import OrchestratorError
 from common.domain.ids import AgentId, SessionId, SessionKey, TaskId, TenantId
 from common.domain.tasks import Submitted, Task
-from common.queues.actions import ActionQueue
-from common.queues.callbacks import Applied, CallbackQueue
-from common.queues.dead_letters import DeadLetters
-from common.queues.due import DueTask, DueTimes
-from common.queues.instances import Instances
-from common.queues.keys import Keys
+from common.queues import stores as real
+from common.queues.callbacks import Applied
+from common.queues.due import DueTask
 from common.queues.redis import Redis
-from common.queues.session_calls import SessionCalls
-from common.queues.session_log import SessionLog
 from common.queues.streams import Entry
-from common.queues.tasks import TaskLimits, TaskStore
-from common.queues.work import WorkQueue
 
 ACME = TenantId("acme")
 SESSION = SessionKey(ACME, SessionId("s-1"))
@@ -34,14 +27,19 @@ def key_of(session_id: str, tenant_id: str = ACME) -> SessionKey:
 
 
 def message(session: SessionKey = SESSION, **fields: Any) -> ChatSendMessageAction:
-    known: dict[str, Any] = {"agent_id": AgentId("echo"), "message": "hello", "timeout": 300.0}
+    known: dict[str, Any] = {
+        "agent_id": AgentId("echo"),
+        "message": "hello",
+        "timeout": 300.0,
+        "if_busy": IfBusy.PARALLEL,
+    }
     return ChatSendMessageAction(
         tenant_id=session.tenant_id, session_id=session.session_id, **(known | fields)
     )
 
 
-class Stores:
-    """Everything of `common.queues` under one prefix, and the moves of a test."""
+class Stores(real.Stores):
+    """The stores under one prefix, and the moves of a test."""
 
     def __init__(
         self,
@@ -55,38 +53,23 @@ class Stores:
         max_bytes: int = 1_000_000,
         cancel_grace_ms: int = 10_000,
         gap_timeout_ms: int = 90_000,
+        retry_backoff_ms: int = 100,
+        max_wait_ms: int = 3_600_000,
         consumer: str = "instance-1",
         **waiting: int,
     ) -> None:
-        self.keys = Keys(prefix)
-        self.redis = Redis(url, socket_timeout=socket_timeout)
-        self.calls = SessionCalls(self.keys, max_events=max_events, ttl=ttl)
-        self.due = DueTimes(self.redis, self.keys)
-        self.letters = DeadLetters(self.redis, self.keys)
-        self.work = WorkQueue(self.redis, self.keys, self.letters)
-        self.limits = TaskLimits(
+        settings = real.StoreSettings(
+            max_events=max_events,
+            ttl=ttl,
             max_attempts=max_attempts,
-            visibility_timeout_ms=60_000,
-            cancel_grace_ms=cancel_grace_ms,
-            gap_timeout_ms=gap_timeout_ms,
-        )
-        self.tasks = TaskStore(self.redis, self.keys, self.calls, self.due, self.work, self.limits)
-        self.log = SessionLog(self.redis, self.keys, self.calls)
-        self.pushes = ActionQueue(self.redis, self.keys, self.letters, consumer=consumer)
-        self.instances = Instances(self.redis, self.keys)
-        self.callbacks = CallbackQueue(
-            self.redis,
-            self.keys,
-            self.calls,
-            self.due,
-            self.tasks,
-            self.letters,
-            consumer=consumer,
-            max_bytes=max_bytes,
-            max_attempts=max_attempts,
-            gap_timeout_ms=gap_timeout_ms,
+            cancel_grace=cancel_grace_ms / 1000,
+            gap_timeout=gap_timeout_ms / 1000,
+            retry_backoff=retry_backoff_ms / 1000,
+            max_wait=max_wait_ms / 1000,
+            max_callback_bytes=max_bytes,
             **waiting,
         )
+        super().__init__(Redis(url, socket_timeout=socket_timeout), prefix, consumer, settings)
 
     async def close(self) -> None:
         await self.callbacks.stream.close()
@@ -106,8 +89,9 @@ class Stores:
 
     async def submit_and_deliver(self, session: SessionKey = SESSION, **fields: Any) -> TaskId:
         action = message(session, **fields)
-        await self.submit_action(action)
-        await self.tasks.deliver([self.tasks.delivery_of(action)])
+        submitted = await self.submit_action(action)
+        assert isinstance(submitted, Submitted), submitted
+        await self.tasks.set_out([(action, submitted)])
         return action.task_id
 
     async def cancel(self, task_id: TaskId, reason: str = "") -> str:
@@ -117,7 +101,7 @@ class Stores:
     async def look(self, task_id: TaskId, session: SessionKey = SESSION) -> str | None:
         """The look at a task that a sweep makes when it is due."""
         due = DueTask(session=session, task_id=task_id, leased_until=0)
-        return await self.tasks.check(due)
+        return await self.watch.check(due)
 
     # The way out.
 

@@ -12,17 +12,18 @@ CALLS = SessionCalls(KEYS, max_events=100, ttl=60.9)
 
 def test_the_sessions_keys_come_first_then_the_scripts_own() -> None:
     command = CALLS.call(Script(b"", "sha"), SESSION, ["own"], "arg")
-    assert command[:7] == (
-        *("EVALSHA", "sha", 4),
+    assert command[:8] == (
+        *("EVALSHA", "sha", 5),
         KEYS.session_meta(SESSION),
         KEYS.session_log(SESSION),
         KEYS.session_open(SESSION),
+        KEYS.session_line(SESSION),
         "own",
     )
-    channel, timestamp, epoch, max_events, ttl, own = command[7:]
+    channel, timestamp, epoch, max_events, ttl, own = command[8:]
     assert (channel, max_events, ttl, own) == (KEYS.session_channel(SESSION), 100, 60, "arg")
     assert str(timestamp).endswith("Z")
-    assert epoch != CALLS.call(Script(b"", "sha"), SESSION, [])[9 - 1]
+    assert epoch != CALLS.call(Script(b"", "sha"), SESSION, [])[9]
 
 
 def test_a_tasks_keys_come_in_the_order_in_which_scripts_expect_them() -> None:
