@@ -6,6 +6,7 @@
   ARGV[8] callbacks, ARGV[9] bytes that may wait for a task's gap
   ARGV[10] callbacks in this call   ARGV[11] attempts a task may have
   ARGV[12], ARGV[13] backoff of the first retry and at the most, ms; it doubles
+  ARGV[14] rules that a test has switched off, to see that it is noticed: '' but for tests
   then the ids of the tasks, then for each callback six:
     task (1..), attempt, seq, kind, data (JSON), extra
   kinds: started delta event progress typing completed failed retry cancelled
@@ -22,7 +23,8 @@ local task_count, gap_timeout = tonumber(ARGV[6]), tonumber(ARGV[7])
 local max_parked, max_parked_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local callback_count, max_attempts = tonumber(ARGV[10]), tonumber(ARGV[11])
 local first_backoff, max_backoff = tonumber(ARGV[12]), tonumber(ARGV[13])
-local OWN_ARGS = 13
+local switched_off = ARGV[14]
+local OWN_ARGS = 14
 
 local tasks = {}
 for i = 1, task_count do
@@ -190,14 +192,24 @@ local function begin_attempt(task, attempt)
   end
 end
 
+local function is_off(rule)
+  return switched_off ~= '' and string.find(switched_off, rule, 1, true)
+end
+
 local function receive(task, callback)
   if not task.known then return 'unknown' end
   if TERMINAL[task.status] then return 'late' end
-  if callback.attempt < task.attempt then return 'stale' end
+  if callback.attempt < task.attempt then
+    if is_off('fence') then handle[callback.kind](task, callback) end
+    return 'stale'
+  end
   if callback.attempt == task.attempt and task.over then return 'stale' end
   if callback.attempt > task.attempt then begin_attempt(task, callback.attempt) end
-  if callback.seq < task.seq then return 'duplicate' end
-  if callback.seq > task.seq then return park(task, callback) end
+  if callback.seq < task.seq then
+    if is_off('dedupe') then handle[callback.kind](task, callback) end
+    return 'duplicate'
+  end
+  if callback.seq > task.seq and not is_off('gap') then return park(task, callback) end
   take_turn(task, callback)
   take_parked(task)
   return 'applied'
