@@ -21,6 +21,8 @@ LOOK_EVERY = 0.25  # seconds; deadlines and grace periods are noticed within one
 DUE_BATCH = 100  # of each shard
 WORN_OUT_EVERY = 1.0
 BEAT_EVERY = 3.0
+RETIRE_EVERY = 10.0
+SILENT_MS = 60_000  # a consumer that lives reads every second
 
 Item = TypeVar("Item", DueTask, TakenEntry)
 
@@ -39,6 +41,7 @@ class HousekeeperActor(LoopActor):
     def __init__(self, instance_id: str, stores: Stores, counters: Counters) -> None:
         super().__init__()
         self._instance_id = instance_id
+        self._stores = stores
         self._watch = stores.watch
         self._due = stores.due
         self._work = stores.work
@@ -83,6 +86,9 @@ class HousekeeperActor(LoopActor):
             self._counters.cluster = await self._instances.beat(
                 self._instance_id, self._counters.connections, self._counters.sessions
             )
+        if self._is_time("retire", RETIRE_EVERY):
+            for stream in (self._stores.callbacks.stream, self._stores.pushes.stream):
+                await stream.retire_dead(SILENT_MS)
         if self._is_time("worn_out", WORN_OUT_EVERY) and await self._work.may_scan():
             await self._each(self._bury, list(filter(self._is_worn_out, await self._work.taken())))
 
@@ -118,9 +124,10 @@ class HousekeeperActor(LoopActor):
         )
 
     async def _bury(self, taken: TakenEntry) -> None:
-        await self._watch.fail(
-            taken.task_id, "max_attempts", f"The task was tried {self._limits.max_attempts} times."
-        )
+        told = f"The task was tried {self._limits.max_attempts} times."
+        is_failed = await self._watch.fail(taken.task_id, "max_attempts", told)
         failpoint("housekeeper.before_bury")
-        if await self._work.bury(taken, "max_attempts"):
+        if not is_failed:  # it ended otherwise, and no worker is left to take its entry out
+            await self._work.remove(taken)
+        elif await self._work.bury(taken, "max_attempts"):
             log.warning("task.worn_out", task_id=taken.task_id, attempt=taken.attempt)

@@ -79,7 +79,7 @@ class StreamWorkerActor(LoopActor):
         self.actor_ref.notify(ReadAgain())
 
     async def on_stop(self) -> None:
-        await self._stream.close()
+        await self._stream.leave()
 
     async def on_failure(self, *_: object) -> None:
         await self._stream.close()

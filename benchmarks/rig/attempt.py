@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import orjson
 
-from benchmarks.rig.records import Marker
+from benchmarks.rig.records import SHORT, Marker
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,5 +129,5 @@ def _end(plan: Plan, action: Action, attempt: int, dice: random.Random) -> None:
     elif action.behave == "fail":
         plan.finish("failed", error={"type": "asked_for", "message": plan.marked()})
     elif action.behave != "hang":
-        said = {"response": "short"} if dice.random() < 0.5 else {}  # else: what was streamed
+        said = {"response": SHORT} if dice.random() < 0.5 else {}  # else: what was streamed
         plan.finish("completed", **said, agent_info={"mark": plan.marked()})

@@ -47,8 +47,11 @@ class BadInput:
         self._journal = Journal(folder / BAD_INPUT)
 
     async def run(self, until: asyncio.Event, pause: float = 0.05) -> None:
-        kinds: list[Kind] = [self._body] * 4 + [self._foreign] * 2
-        kinds += [self._bytes, self._bytes, self._frames, self._stream]
+        often, rarely = (
+            [self._body, self._body, self._foreign, self._bytes],
+            [self._frames, self._stream],
+        )
+        kinds: list[Kind] = [*often, *often, *rarely]
         while not until.is_set():
             with contextlib.suppress(exceptions.RedisError):
                 await self._dice.choice(kinds)()
@@ -165,7 +168,9 @@ def _requests(dice: random.Random) -> list[tuple[str, bytes]]:
         ("wrong method", b"DELETE /api/chat/send HTTP/1.1\r\n" + end),
         ("bad offset", b"GET /api/sessions/t/s/events?offset=-1 HTTP/1.1\r\n" + end),
         ("no upgrade", b"GET /ws/t/s HTTP/1.1\r\n" + end),
-        ("two lengths", b"POST /api/chat/send HTTP/1.1\r\nContent-Length: 1\r\n"
-         b"Content-Length: 2\r\n" + end),
+        (
+            "two lengths",
+            b"POST /api/chat/send HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n" + end,
+        ),
         ("long header", b"GET /health HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n" + end),
     ]

@@ -68,9 +68,13 @@ class Tab:
         try:
             async with connect(
                 self._url(port),
-                **{"compression": None, "proxy": None, "max_size": None},
-                **{"open_timeout": 4, "close_timeout": 0.5},
-                **{"ping_interval": 3, "ping_timeout": 4},
+                compression=None,
+                proxy=None,
+                max_size=None,
+                open_timeout=4,
+                close_timeout=0.5,
+                ping_interval=3,
+                ping_timeout=4,
             ) as self.socket:
                 await self._listen(self.socket)
         except ConnectionClosed as closed:

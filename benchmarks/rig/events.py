@@ -76,6 +76,4 @@ def events_of(frame: Mapping[str, Any]) -> list[Event]:
     _, *pieces = data["text"].split("⟦")
     if len(pieces) != last - first + 1:
         raise ValueError(f"{len(pieces)} deltas in a frame from {first} to {last}")
-    return [
-        Event(first + i, type_, task, {"text": f"⟦{piece}"}) for i, piece in enumerate(pieces)
-    ]
+    return [Event(first + i, type_, task, {"text": f"⟦{piece}"}) for i, piece in enumerate(pieces)]

@@ -81,7 +81,7 @@ class Executor:
                 await self._read(1, *self._streams, block=250)
 
     async def _read(self, count: int, *streams: str, block: int | None = None) -> int:
-        found = await self._redis.xreadgroup(
+        found: Any = await self._redis.xreadgroup(
             GROUP, self._name, dict.fromkeys(streams, ">"), count=count, block=block
         )
         entries = [(name.decode(), *each) for name, items in found or () for each in items]
@@ -126,9 +126,7 @@ class Executor:
             if self._running.get(action.task) is cancel:
                 del self._running[action.task]
 
-    async def _run(
-        self, entry: Entry, action: Action, attempt: int, cancel: asyncio.Event
-    ) -> None:
+    async def _run(self, entry: Entry, action: Action, attempt: int, cancel: asyncio.Event) -> None:
         plan = plan_of(action, attempt, random.Random(f"{action.task}:{attempt}"))
         sent = 0
         if await self._is_cancelled(action.task) or unix_ms() >= action.deadline:

@@ -83,7 +83,7 @@ async def restart_all(scene: Scene, topology: Topology) -> None:
         await restart_gently(scene, member)
 
 
-async def stop_executor(scene: Scene, member: Member) -> None:
+async def stop_executor(_: Scene, member: Member) -> None:
     member.process.send(signal.SIGTERM)
     if await member.process.ended(10.0) is None:
         await member.process.kill()
@@ -106,18 +106,18 @@ async def freeze_redis(scene: Scene, topology: Topology) -> None:
     os.kill(pid, signal.SIGCONT)
 
 
-async def flush_scripts(scene: Scene, topology: Topology) -> None:
-    for _count in range(10):
+async def flush_scripts(scene: Scene, _: Topology) -> None:
+    for _time in range(10):
         await scene.redis.script_flush()
         await asyncio.sleep(0.1)
 
 
-async def kill_clients(scene: Scene, topology: Topology) -> None:
+async def kill_clients(scene: Scene, _: Topology) -> None:
     await scene.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
 
 
-async def kill_subscribers(scene: Scene, topology: Topology) -> None:
-    for _count in range(4):
+async def kill_subscribers(scene: Scene, _: Topology) -> None:
+    for _time in range(4):
         await scene.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
         await asyncio.sleep(0.5)
 
@@ -170,7 +170,7 @@ async def throttle(scene: Scene, edge: Edge) -> None:
     await edge.heal()
 
 
-async def storm(scene: Scene, topology: Topology) -> None:
+async def storm(_: Scene, topology: Topology) -> None:
     for edge in topology.client_edges:
         edge.cut()
 

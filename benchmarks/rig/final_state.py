@@ -31,7 +31,7 @@ class FinalState:
         epoch, last = self._call("HMGET", self._keys.session_meta(key), "epoch", "last")
         events = []
         for entry_id, fields in self._call("XRANGE", self._keys.session_log(key), "-", "+"):
-            entry = orjson.loads(fields[b"e"] if isinstance(fields, dict) else fields[1])
+            entry = orjson.loads(fields[b"e"])
             offset = int(entry_id.split(b"-")[0])
             events.append(Event(offset, entry["type"], entry.get("task_id"), entry["data"]))
         return epoch and epoch.decode(), int(last or 0), events
@@ -89,7 +89,9 @@ class FinalState:
     def _letters(self) -> Iterator[dict[bytes, bytes]]:
         start = "-"
         while True:
-            page = self._redis.xrange(self._keys.dead_callbacks, start, "+", count=PAGE)
+            page: list[tuple[bytes, dict[bytes, bytes]]] = self._call(
+                "XRANGE", self._keys.dead_callbacks, start, "+", "COUNT", PAGE
+            )
             yield from (fields for _, fields in page)
             if len(page) < PAGE:
                 return

@@ -15,6 +15,8 @@ from typing import Any
 
 import orjson
 
+SHORT = "short"  # the response of attempts that do not answer with all they streamed
+
 _MARK = re.compile(r"⟦([^|⟧]*)\|([^|⟧]*)\|([^|⟧]*)\|(\d+)\|(\d+)\|(\d+)⟧")
 
 

@@ -162,9 +162,10 @@ class Topology:
         """Where clients reach the instances."""
         return [edge.port for edge in self.client_edges]
 
-    def journals(self) -> list[Path]:
-        """What the executors wrote down."""
-        return sorted(self.folder.glob("executor-*.jsonl"))
+    def logs(self) -> list[Path]:
+        """What the project's own programs have said."""
+        workers = [each for each in self.executors if each.process.name.startswith("worker")]
+        return [each.process.log for each in (*self.instances, *workers)]
 
     # Starting and stopping.
 

@@ -13,6 +13,7 @@ Why it comes out right in every order:
   * What stands behind the place (duplicate, stale) is dropped: it has been handled, or its attempt
     is over. What stands before it waits for its turn, and is forgotten when a newer attempt begins,
     as that tells everything anew.
+  * An attempt that asks to be tried again is over with that; the task waits for the next one.
   * A terminal status closes the task: whatever comes after is late. So the first end wins, whoever
     brings it: a worker, a deadline, the end of a grace period, a gap that lasted too long.
   * A callback that cannot be used still takes its turn, else all that follows would wait for it.
@@ -58,6 +59,7 @@ class Told:
 class Limits:
     """When waiting ends."""
 
+    max_attempts: int
     max_parked: int
     gap_timeout: float
     cancel_grace: float
@@ -82,6 +84,7 @@ class TaskDelivery:
     status: TaskStatus = TaskStatus.QUEUED
     attempt: int = 0  # none has been heard of
     expected: int = 1  # the seq whose turn it is
+    is_over: bool = False  # the newest attempt asked to be tried again
     waiting: dict[int, Waiting] = field(default_factory=dict)
     text: str = ""  # what the newest attempt has streamed
     progress: float | None = None
@@ -97,7 +100,7 @@ class TaskDelivery:
     def receive(self, read: Read, attempt: int, seq: int, now: float) -> Outcome:
         if self.status.is_terminal:
             return Outcome.LATE
-        if attempt < self.attempt:
+        if attempt < self.attempt or (attempt == self.attempt and self.is_over):
             return Outcome.STALE
         if attempt > self.attempt:
             self._begin(attempt)
@@ -109,13 +112,13 @@ class TaskDelivery:
                 self._end_as_gap()
             return Outcome.PARKED
         self._handle(read, now)
-        while self.expected in self.waiting and not self.status.is_terminal:
+        while self.expected in self.waiting:
             self._handle(self.waiting.pop(self.expected).read, now)
         return Outcome.APPLIED
 
     def _begin(self, attempt: int) -> None:
         """A newer attempt fences the older ones off; a first one has nothing to take back."""
-        self.attempt, self.expected = attempt, 1
+        self.attempt, self.expected, self.is_over = attempt, 1, False
         if attempt > 1:
             self.waiting.clear()
             self.text, self.progress = "", None
@@ -160,6 +163,8 @@ class TaskDelivery:
                 self.response = data["response"]
                 self._end(TaskStatus.COMPLETED)
                 self._tell(FrameType.AGENT_RESPONSE, data)
+            case CallbackType.FAILED if callback.body.get("retryable") is True:
+                self._try_again()
             case CallbackType.FAILED:
                 said = callback.body["error"].get("type")
                 self._end_with_error(TaskStatus.FAILED, said if said else "error")
@@ -168,6 +173,16 @@ class TaskDelivery:
                     self._end_as_timeout()  # nobody asked for the cancellation: time ran out
                 else:
                     self._end_as_cancelled()
+
+    def _try_again(self) -> None:
+        if self.status is TaskStatus.CANCELLING:
+            self._end_as_cancelled()
+        elif self.attempt >= self.limits.max_attempts:
+            self._end_with_error(TaskStatus.FAILED, "max_attempts")
+        else:
+            self.status, self.is_over = TaskStatus.QUEUED, True
+            self.waiting.clear()
+            self._tell_status("queued", attempt=self.attempt)
 
     def _run_on(self) -> None:
         if self.status is TaskStatus.QUEUED:

@@ -180,9 +180,9 @@ class CallbackQueue:
         for batch, (outcomes, gaps, ends, retries, released) in done:
             for (item, _), outcome in zip(batch.group, outcomes, strict=True):
                 item.outcome = outcome.decode()
-            for task_id, retry_at in zip(batch.task_ids, retries, strict=True):
+            for task_id, (retry_at, entry_id) in zip(batch.task_ids, retries, strict=True):
                 if retry_at:
-                    await self._turns.back_off(batch.session, task_id, retry_at)
+                    await self._turns.back_off(batch.session, task_id, retry_at, entry_id)
             await self._turns.release(batch.session, [TaskId(each.decode()) for each in released])
             for task_id, gap_at, end in zip(batch.task_ids, gaps, ends, strict=True):
                 if end == ENDED_HERE:

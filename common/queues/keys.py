@@ -17,6 +17,7 @@ from common.domain.actions import Priority
 from common.domain.ids import SessionKey, TaskId, TenantId
 
 WORK_GROUP = "agent-execution"
+GIVEN_BACK = "given-back"  # the consumer of the work streams who holds what nobody runs
 CALLBACK_GROUP = "orchestrator"
 ACTIONS_GROUP = "orchestrator"
 

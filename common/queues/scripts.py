@@ -52,6 +52,7 @@ SCHEDULE = script("schedule")
 TAKE_DUE = script("take_due")
 SETTLE_DUE = script("settle_due")
 ADD_LETTER = script("add_letter")
+RETIRE_CONSUMER = script("retire_consumer")
 BEAT = script("beat")
 BROADCAST = script("broadcast")
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from redis import exceptions
 
+from common.domain.errors import OrchestratorError
 from common.queues.redis import Redis, connect, meaning_of, unwrap
+from common.queues.scripts import RETIRE_CONSUMER
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,32 @@ class ConsumerStream:
         taken = 0 if isinstance(pending, Exception) else int(pending[0])
         return taken, max(0, unwrap(length) - taken)
 
+    async def retire_dead(self, idle_ms: int) -> int:
+        """Deletes consumers that are long silent and have nothing pending; says how many."""
+        consumers = await self._consumers()
+        dead = [each["name"] for each in consumers if each["idle"] >= idle_ms]
+        return sum([await self._retire(name) for name in dead if name != self._consumer])
+
+    async def _consumers(self) -> list[dict[str, Any]]:
+        try:
+            reply = await self._redis.call("XINFO", "CONSUMERS", self.name, self._group)
+        except exceptions.ResponseError as error:
+            if not is_missing_group(error):
+                raise
+            return []
+        return [consumer_of(flat) for flat in reply]
+
+    async def _retire(self, consumer: str) -> int:
+        return int(await self._redis.run(RETIRE_CONSUMER, [self.name], self._group, consumer))
+
+    async def leave(self) -> None:
+        """Ends reading for good: this consumer goes, unless another has to take over from it."""
+        await self.close()
+        try:
+            await self._retire(self._consumer)
+        except (OrchestratorError, exceptions.ResponseError):
+            return  # it is retired later, by whoever looks
+
     async def close(self) -> None:
         """Ends the reading connection."""
         if self._reader is not None:
@@ -147,6 +175,12 @@ async def create_group(redis: Redis, stream: str, group: str) -> None:
 def is_missing_group(error: exceptions.ResponseError) -> bool:
     """Whether the stream or its group is gone: a flush, or a Redis that lost its data."""
     return "NOGROUP" in str(error) or "UNBLOCKED" in str(error) or "no such key" in str(error)
+
+
+def consumer_of(flat: Sequence[Any]) -> dict[str, Any]:
+    """A consumer as XINFO tells of it: `name`, `pending`, and `idle` (ms) among others."""
+    facts = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+    return {**facts, "name": facts["name"].decode()}
 
 
 def _entries(items: Sequence[Any]) -> list[Entry]:

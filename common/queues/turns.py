@@ -9,7 +9,7 @@ from common.queues.due import DueTimes
 from common.queues.keys import Keys
 from common.queues.redis import Redis, unwrap
 from common.queues.scripts import NOTE_DELIVERY, Command
-from common.queues.work import Delivery, WorkQueue
+from common.queues.work import Delivery, WorkQueue, removal
 
 DELIVERY_FIELDS = ("priority", "timeout_ms", "action", "round", "deadline")
 
@@ -51,14 +51,19 @@ class Turns:
             ]
         )
 
-    async def back_off(self, session: SessionKey, task_id: TaskId, retry_at: int) -> None:
-        """Has a task that is to be tried again looked at in time, and its old entry removed."""
-        entry_id, priority = await self._redis.call(
-            *("HMGET", self._keys.task(session, task_id), "entry", "priority")
-        )
+    async def back_off(
+        self, session: SessionKey, task_id: TaskId, retry_at: int, entry_id: bytes
+    ) -> None:
+        """Has a task that is to be tried again looked at in time, and its old entry removed.
+
+        Which entry that is (empty: none is known) was settled with the retry itself: by now the
+        task may have entered a stream again.
+        """
+        priority = await self._redis.call("HGET", self._keys.task(session, task_id), "priority")
         commands = [self._due.look_at(session, task_id, retry_at)]
-        if entry_id is not None:
-            commands += self._work.remove(Priority(priority.decode()), entry_id)
+        if entry_id and priority is not None:
+            stream = self._keys.work_stream(Priority(priority.decode()))
+            commands += removal(stream, entry_id)
         for result in await self._redis.batch(commands):
             unwrap(result)
 

@@ -89,7 +89,7 @@ class TaskWatch:
         return ended
 
     async def fail(self, task_id: TaskId, error_type: str, message: str) -> bool:
-        """Ends a task as failed. True if this call ended it; False if it had ended, or is gone."""
+        """Ends a task as failed. False if it had ended for another reason, or is gone."""
         name = await self._redis.call("GET", self._keys.task_session(task_id))
         if name is None:
             return False

@@ -9,14 +9,15 @@ from redis import exceptions
 from common.domain.actions import Priority
 from common.domain.ids import SessionKey, TaskId
 from common.queues.dead_letters import DeadLetters
-from common.queues.keys import WORK_GROUP, Keys
+from common.queues.keys import GIVEN_BACK, WORK_GROUP, Keys
 from common.queues.redis import Redis, unwrap
 from common.queues.scripts import DELIVER_TASK, Command
-from common.queues.streams import Entry, create_group, fields_of, is_missing_group
+from common.queues.streams import Entry, consumer_of, create_group, fields_of, is_missing_group
 
 REMEMBER_ADDED = 24 * 3600  # seconds; longer than any task may take
 TAKEN_PAGE = 100
 SCAN_MS = 800
+SILENT_MS = 90_000  # a worker that lives is heard of more often
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +77,6 @@ class WorkQueue:
             "" if delivery.deadline is None else delivery.deadline,
         )
 
-    def remove(self, priority: Priority, entry_id: bytes) -> list[Command]:
-        """The commands that take an entry out, whoever has it; it may be gone already."""
-        stream = self._keys.work_stream(priority)
-        return [("XACK", stream, WORK_GROUP, entry_id), ("XDEL", stream, entry_id)]
-
     async def may_scan(self) -> bool:
         """True for one instance at a time, about once a second: one scan serves them all."""
         granted = await self._redis.call("SET", self._keys.scan_lease, "1", "NX", "PX", SCAN_MS)
@@ -136,14 +132,13 @@ class WorkQueue:
     async def bury(self, taken: TakenEntry, reason: str) -> bool:
         """Moves an entry to the dead letters. False if another instance had done so."""
         buried = await self._letters.bury_work(taken.stream, taken.entry, reason)
-        for result in await self._redis.batch(
-            [
-                ("XACK", taken.stream, WORK_GROUP, taken.entry.id),
-                ("XDEL", taken.stream, taken.entry.id),
-            ]
-        ):
-            unwrap(result)
+        await self.remove(taken)
         return buried
+
+    async def remove(self, taken: TakenEntry) -> None:
+        """Takes an entry out."""
+        for result in await self._redis.batch(removal(taken.stream, taken.entry.id)):
+            unwrap(result)
 
     async def depth(self) -> WorkDepth:
         """What waits for a worker."""
@@ -161,10 +156,16 @@ class WorkQueue:
         replies = await self._redis.batch(
             [("XINFO", "CONSUMERS", each, WORK_GROUP) for each in self._keys.work_streams]
         )
-        names = {
-            consumer[1]
+        consumers = [
+            consumer_of(flat)
             for reply in replies
             if not isinstance(reply, Exception)
-            for consumer in reply
-        }
-        return len(names)
+            for flat in reply
+        ]
+        names = {each["name"] for each in consumers if each["idle"] < SILENT_MS}
+        return len(names - {GIVEN_BACK})
+
+
+def removal(stream: str, entry_id: bytes) -> list[Command]:
+    """The commands that take an entry out, whoever has it; it may be gone already."""
+    return [("XACK", stream, WORK_GROUP, entry_id), ("XDEL", stream, entry_id)]

@@ -18,7 +18,7 @@ from redis import exceptions
 
 from common.domain.errors import RedisUnavailable, TemporaryError
 from common.domain.ids import TaskId
-from common.queues.keys import WORK_GROUP, Keys
+from common.queues.keys import GIVEN_BACK, WORK_GROUP, Keys
 from common.queues.redis import Redis, connect, meaning_of, unwrap
 from common.queues.scripts import Command, Script, Value, script
 from common.queues.streams import fields_of, is_missing_group
@@ -32,7 +32,6 @@ GONE_AFTER_MS = 600_000
 LOOK_AT = 300  # idle entries examined in one look
 ATTEMPT_TTL_SECONDS = 86_400
 DEFAULT_VISIBILITY_MS = 60_000  # of an entry that does not say; the contract's default
-GIVEN_BACK = "given-back"  # the consumer who holds what nobody runs
 GIVEN_BACK_IDLE_MS = 86_400_000  # longer than any visibility timeout
 
 REFRESH = script("work_refresh")

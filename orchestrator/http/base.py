@@ -27,7 +27,6 @@ from orchestrator.schemas import parse_object
 
 log = structlog.get_logger(__name__)
 
-DRAINED = 8  # a body up to so many times the limit is read to its end before it is refused
 
 ERRORS_BY_STATUS: dict[int, type[OrchestratorError]] = {
     400: BadRequest,
@@ -126,9 +125,11 @@ class ApiHandler(ProblemHandler):
     def prepare(self) -> Awaitable[None] | None:
         # Counted here, to answer 413 instead of hanging up as Tornado does.
         self.request.connection.set_max_body_size(sys.maxsize)  # type: ignore[union-attr]
-        declared = self.request.headers.get("Content-Length", "0")
-        if int(declared) > DRAINED * self._limit:
-            raise PayloadTooLarge
+        declared = self.request.headers.get("Content-Length", "")
+        if declared.isdigit() and int(declared) > self._limit:
+            if "Expect" in self.request.headers:
+                raise PayloadTooLarge  # the client waits for a word before it sends anything
+            self._refuse_body()
         return None
 
     @property
@@ -136,21 +137,32 @@ class ApiHandler(ProblemHandler):
         return self.app.settings.server.max_body_bytes
 
     def data_received(self, chunk: bytes) -> None:
-        """Keeps a body up to the limit; reads on a little so that the client hears the answer."""
+        """Keeps a body up to the limit."""
         self._received += len(chunk)
-        if self._received > DRAINED * self._limit and not self._finished:
-            self.send_error(exc_info=(None, PayloadTooLarge(), None))
         if self._received <= self._limit:
             self._chunks.append(chunk)
+        elif not self._headers_written:
+            self._refuse_body()
+
+    def _refuse_body(self) -> None:
+        """Answers at once, and lets the rest be read away: who still sends hears the answer."""
+        error = PayloadTooLarge(f"The body may have {self._limit} bytes.")
+        body = problem_body(error, self.request_id)
+        self._chunks.clear()
+        self.set_status(error.http_status)
+        self.set_header("Content-Type", CONTENT_TYPE)
+        self.set_header("Content-Length", str(len(body)))
+        self.write(body)
+        self.flush()
+        # What would have handled the body has only to end the answer once that is read.
+        setattr(self, str(self.request.method).lower(), lambda *_: self.finish())
 
     def json_body(self) -> dict[str, Any]:
         """The body as an object.
 
         Raises:
-            PayloadTooLarge, UnsupportedMediaType, MalformedJson, ValidationFailed.
+            UnsupportedMediaType, MalformedJson, ValidationFailed.
         """
-        if self._received > self._limit:
-            raise PayloadTooLarge(f"The body may have {self._limit} bytes.")
         self._check_media_type()
         return parse_object(b"".join(self._chunks))
 

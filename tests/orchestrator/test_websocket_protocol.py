@@ -328,7 +328,7 @@ async def test_compressed_messages_go_both_ways(redis_server: RedisServer, prefi
             async with raw_websocket(service.port, "/ws/acme/s", DEFLATE) as raw:
                 await raw.send(TEXT, payload, reserved=0x40)
                 assert await close_code_of(raw) == code
-        async with raw_websocket(service.port, "/ws/acme/s", DEFLATE) as raw:
+        async with raw_websocket(service.port, "/ws/acme/s", no_context) as raw:
             await raw.send(
                 TEXT, deflated(b" " * (10_000 - len(SAY_PING)) + SAY_PING), reserved=0x40
             )

@@ -4,7 +4,8 @@
   task (HASH)   text (STRING, what the newest attempt streamed)
   parked (HASH, seq -> callback that waits)   waiting (ZSET, seq by time of arrival) ]]
 local FIELDS = { 'status', 'attempt', 'seq', 'agent_id', 'parked_bytes', 'deadline', 'cancel_at',
-                 'reason', 'stop', 'over', 'round', 'retry_at', 'delivered', 'wait_until' }
+                 'reason', 'stop', 'over', 'round', 'retry_at', 'delivered', 'wait_until',
+                 'entry' }
 
 -- Tasks that waited in their session's line and whose turn has come: to be delivered.
 local released = {}
@@ -22,7 +23,7 @@ local function load_task(id, at)
     task.over = values[10] == '1'  -- its newest attempt asked to be tried again
     task.round, task.retry_at = tonumber(values[11]), tonumber(values[12])
     task.delivered = tonumber(values[13])  -- the newest round that is in a work stream
-    task.wait_until = tonumber(values[14])
+    task.wait_until, task.entry = tonumber(values[14]), values[15]
   end
   return task
 end

@@ -15,10 +15,11 @@
          data without `response` is marked by a '-' in front of the usage;
          retry: the error that ends the task if its attempts are used up; dead_end: the reason
 
-  Returns {outcomes, gaps, ended, retries, released}: for each callback one of applied, parked, duplicate, stale, late,
-  unknown; for each task when its gap times out (unix ms, 0: no gap), and 1 where it has ended, 2
-  where it was ended here and its workers have to be told, and when it is to be tried again (unix ms,
-  0: it is not); the ids of tasks whose turn has come. ]]
+  Returns {outcomes, gaps, ended, retries, released}: for each callback one of applied, parked,
+  duplicate, stale, late, unknown; for each task when its gap times out (unix ms, 0: no gap), and 1
+  where it has ended, 2 where it was ended here and its workers have to be told, and {when it is to
+  be tried again (unix ms, 0: it is not, or has entered a work stream again), id of its old entry};
+  the ids of tasks whose turn has come. ]]
 local task_count, gap_timeout = tonumber(ARGV[6]), tonumber(ARGV[7])
 local max_parked, max_parked_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local callback_count, max_attempts = tonumber(ARGV[10]), tonumber(ARGV[11])
@@ -227,14 +228,14 @@ end
 
 local gaps, ended, retries = {}, {}, {}
 for i, task in ipairs(tasks) do
-  gaps[i], ended[i], retries[i] = 0, 0, 0
+  gaps[i], ended[i], retries[i] = 0, 0, { 0, '' }
   if task.known then
     save(task)
     if TERMINAL[task.status] then
       ended[i] = task.stop and 2 or 1
     end
-    if task.over and ended[i] == 0 then
-      retries[i] = task.retry_at
+    if task.over and ended[i] == 0 and task.delivered ~= task.round then
+      retries[i] = { task.retry_at, task.entry or '' }
     end
     if ended[i] == 0 and task.parked_bytes > 0 then
       local first = redis.call('ZRANGE', task.waiting, 0, 0, 'WITHSCORES')

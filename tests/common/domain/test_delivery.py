@@ -39,7 +39,7 @@ class Session:
     """A session with one task, told of callbacks one after the other, a second apart."""
 
     def __init__(self, **limits: Any) -> None:
-        known = {"max_parked": 100, "gap_timeout": 90, "cancel_grace": 10}
+        known = {"max_attempts": 3, "max_parked": 100, "gap_timeout": 90, "cancel_grace": 10}
         self.session = SessionDelivery(Limits(**(known | limits)))
         self.task: TaskDelivery = self.session.submit(TASK)
         self.now = 0.0
@@ -224,6 +224,30 @@ def test_a_failure_says_what_the_agent_said() -> None:
     session.receive(callback(1, 1, "failed", error={"type": "boom"}))
     assert session.told == ["boom"]
     assert session.task.error_type == "boom"
+
+
+def test_an_attempt_that_asks_to_be_tried_again_is_over() -> None:
+    session = Session()
+    again = callback(1, 2, "failed", error={}, retryable=True)
+    outcomes = session.receive(delta(1, 1), delta(1, 3), again, delta(1, 3), again, delta(2, 1))
+    assert outcomes == ["applied", "parked", "applied", "stale", "stale", "applied"]
+    assert session.told == ["1.1 ", ("queued",), ("running", "reset"), "2.1 "]
+    assert session.task.status is TaskStatus.RUNNING
+
+
+def test_attempts_are_used_up_at_last() -> None:
+    session = Session(max_attempts=2)
+    for attempt in (1, 2):
+        session.receive(callback(attempt, 1, "failed", error={"type": "x"}, retryable=True))
+    assert session.told == [("queued",), ("running", "reset"), "max_attempts"]
+
+
+def test_what_is_cancelled_is_not_tried_again() -> None:
+    session = Session()
+    session.receive(delta(1, 1))
+    session.task.cancel("", 0)
+    session.receive(callback(1, 2, "failed", error={}, retryable=True))
+    assert session.task.status is TaskStatus.CANCELLED
 
 
 @pytest.mark.parametrize("status", [each for each in TaskStatus if each.is_terminal])
