@@ -18,11 +18,6 @@ from orchestrator.service import Service
 log = structlog.get_logger("run")
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent / "config" / "dev.yaml"
-STOPPED_FOR_GOOD, DRAINING = 1001, 1012
-REASONS = {
-    signal.SIGINT: (STOPPED_FOR_GOOD, "the service stops"),
-    signal.SIGTERM: (DRAINING, "this instance stops; come back"),
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[signal.Signals] = loop.create_future()
-    for number in REASONS:
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _ask_to_stop, asked, number)
     service = Service(settings)
     starting = asyncio.ensure_future(service.start())
@@ -83,9 +78,9 @@ async def _serve(settings: Settings) -> int:
     await asyncio.wait((asked, service.failed), return_when=asyncio.FIRST_COMPLETED)
     if service.failed.done():
         log.critical("service.failed", reason=service.failed.result())
-        await service.stop(DRAINING, "this instance has failed; come back")
+        await service.drain()
         return 1
-    await service.stop(*REASONS[asked.result()])
+    await (service.drain() if asked.result() is signal.SIGTERM else service.stop())
     return 0
 
 

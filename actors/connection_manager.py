@@ -1,6 +1,7 @@
 """Who is connected, and who has to hear what: the registry of all SessionActors of an instance."""
 
 import asyncio
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from actors.session import (
     Connection,
     ConnectionPolicy,
     Doubt,
+    GoElsewhere,
     Left,
     Passing,
     SessionActor,
@@ -53,6 +55,17 @@ class Connect:
 
     connection: Connection
     transport: Transport
+
+
+@dataclass(frozen=True, slots=True)
+class SendAllElsewhere:
+    """The instance drains. Answered with how many connections were told.
+
+    They are told different times, so that no more than `per_second` come back in a second.
+    """
+
+    per_second: float
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +127,8 @@ class ConnectionManagerActor(LoopActor):
                 self._leave(session, connection_id)
             case CaughtUp():
                 pass
+            case SendAllElsewhere(per_second, reason):
+                return self._send_all_elsewhere(per_second, reason)
             case CloseAll(code, reason):
                 return self._close_all(Close(code, reason))
         return None
@@ -230,6 +245,12 @@ class ConnectionManagerActor(LoopActor):
         if targets is None:
             return list(self._tenants.get(tenant_id, ()))
         return [SessionKey(tenant_id, session_id) for session_id in targets]
+
+    def _send_all_elsewhere(self, per_second: float, reason: str) -> int:
+        refs = list(self._all())
+        for number, ref in enumerate(refs, start=1):
+            self._tell_one(ref, GoElsewhere(math.ceil(number * 1000 / per_second), reason))
+        return len(refs)
 
     def _close_all(self, message: Close) -> int:
         refs = list(self._all())

@@ -101,6 +101,14 @@ class Close:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class GoElsewhere:
+    """This instance drains: the client is to come back after so long, to another one."""
+
+    after_ms: int
+    reason: str
+
+
 class CaughtUp:
     """Asked by the socket: answered once all that was told before has been handled."""
 
@@ -204,6 +212,10 @@ class SessionActor(LoopActor):
             case Doubt():
                 if self._resume is not None:
                     self._do(self._resume.doubted())
+            case GoElsewhere(after_ms, reason):
+                data = orjson.dumps({"after_ms": after_ms, "reason": reason})
+                self._reply(FrameType.RECONNECT, data, None)
+                self._close(1012, reason)
             case Close(code, reason):
                 self._close(code, reason)
             case SocketClosed():

@@ -23,9 +23,7 @@ import orjson
 from benchmarks.rig import report
 from benchmarks.rig.bench import Bench
 from benchmarks.rig.checker import Checker
-from benchmarks.rig.final_state import FinalState
 from benchmarks.rig.logs import check_logs
-from benchmarks.rig.topology import PREFIX
 
 CONTROLS = ("dedupe", "gap", "fence", "ack")
 BUSY = ("parallel", "enqueue", "reject", "interrupt")
@@ -100,10 +98,8 @@ async def _run(options: argparse.Namespace, folder: Path) -> bool:
         await bench.start()
         await bench.go()
         run = bench.result(_command(options))
-        state = FinalState(bench.topology.redis.port, PREFIX)
-        checker = Checker(folder, state)
+        checker = Checker(folder, bench.state)
         findings = await asyncio.to_thread(checker.check)
-        state.close()
     finally:
         await bench.stop()
     bench.add_findings(findings)

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+from weakref import WeakSet
 
 from pykka import ActorDeadError, Timeout
 
@@ -53,6 +54,7 @@ class App:
     supervisor: SupervisorRef
     supervision_log: SupervisionLog
     counters: Counters
+    requests: WeakSet[Any] = field(default_factory=WeakSet)  # being handled
     sockets: int = 0  # open, or being opened
     phase: Phase = Phase.STARTING
     started_at: float = field(default_factory=time.monotonic)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -12,7 +13,7 @@ from tornado.httpserver import HTTPServer
 
 from actors.callback_worker import CallbackWorkerActor
 from actors.chat_router import ChatRouterActor
-from actors.connection_manager import CloseAll, ConnectionManagerActor
+from actors.connection_manager import CloseAll, ConnectionManagerActor, SendAllElsewhere
 from actors.counters import Counters
 from actors.housekeeper import HousekeeperActor
 from actors.loop_actor import LoopRef
@@ -41,8 +42,8 @@ IDLE_CONNECTION = 60.0  # seconds that a connection may take to begin a request,
 BODY_WITHIN = 30.0  # seconds
 EAR_FULL = 10_000  # messages for the ConnectionManager before the bridge reads no further
 REDIS_RETRY = 0.5  # seconds
+LAST_REQUESTS = 4.0  # seconds that requests under way get; an answer takes three
 GOODBYE = 3.0  # seconds that clients get to answer a close
-WORKER_STOPS_WITHIN = 25.0
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -78,14 +79,34 @@ class Service:
             raise
         self._watchers.append(asyncio.create_task(self._await_redis(), name="service.ready"))
 
-    async def stop(self, code: int, reason: str) -> None:
-        """Stops taking work, closes all connections with `code`, ends the actors, then Redis."""
+    async def drain(self) -> None:
+        """Stops so that another instance goes on: clients are told when to come back (1012)."""
+        reason = "this instance stops; come back"
+        per_second = self._settings.server.reconnects_per_second
+        await self._stop(SendAllElsewhere(per_second, reason), reason)
+
+    async def stop(self) -> None:
+        """Stops for good (1001)."""
+        reason = "the service stops"
+        await self._stop(CloseAll(1001, reason), reason)
+
+    async def _stop(self, goodbye: CloseAll | SendAllElsewhere, reason: str) -> None:
+        """Takes no more work, finishes what is under way, says goodbye, ends actors, then Redis.
+
+        Takes `server.drain_seconds` at the most. What is not done by then loses nothing: all of it
+        is in Redis, and others go on with it.
+        """
         self.app.phase = Phase.DRAINING
         log.info("service.stopping", reason=reason, connections=self.app.counters.connections)
         for watcher in self._watchers:
             watcher.cancel()
-        await self._close_connections(code, reason)
-        await self._stack.aclose()
+        try:
+            async with asyncio.timeout(self._settings.server.drain_seconds):
+                await self._finish_requests()
+                await self._say(goodbye)
+                await self._stack.aclose()
+        except TimeoutError:
+            log.error("service.stop_cut_short", seconds=self._settings.server.drain_seconds)
         log.info("service.stopped")
 
     async def _start_redis(self) -> str:
@@ -227,11 +248,12 @@ class Service:
             "EXECUTION_KEY_PREFIX": self._settings.redis.key_prefix,
             "EXECUTION_ORCHESTRATOR_URL": self.address.rstrip("/"),
             "EXECUTION_LOG_FORMAT": self._settings.logging.format,
+            "EXECUTION_DRAIN_SECONDS": str(self._settings.server.drain_seconds / 4),
         }
         self._worker = await spawn_child(
             sys.executable, "-m", "execution", env=environment, cwd=PROJECT
         )
-        self._stack.push_async_callback(self._worker.stop, WORKER_STOPS_WITHIN)
+        self._stack.push_async_callback(self._worker.stop, self._settings.server.drain_seconds / 2)
         self._watchers.append(
             asyncio.create_task(self._watch_worker(url, self._worker), name="service.worker")
         )
@@ -255,19 +277,30 @@ class Service:
                 await asyncio.sleep(REDIS_RETRY)
             else:
                 break
+        if refusal := await self.app.redis.refusal():
+            self._escalate(refusal)
+            return
         self.app.phase = Phase.SERVING
         log.info("service.ready", open=self.address, version=__version__)
 
-    async def _close_connections(self, code: int, reason: str) -> None:
+    async def _finish_requests(self) -> None:
+        """Requests that are being handled get their answers; new ones are refused."""
+        await _until(lambda: not self.app.requests, within=LAST_REQUESTS)
+
+    async def _say(self, goodbye: CloseAll | SendAllElsewhere) -> None:
         with contextlib.suppress(OrchestratorError):
-            await ask(self._manager, CloseAll(code, reason))
-        deadline = asyncio.get_running_loop().time() + GOODBYE
-        # Clients answer a close in their own time; there is no one event to wait for.
-        while self.app.counters.connections and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+            await ask(self._manager, goodbye)
+        await _until(lambda: not self.app.counters.connections, within=GOODBYE)
 
     def _escalate(self, reason: str) -> None:
         """Restarting has not helped: out of readiness at once, and out of the process."""
         self.app.phase = Phase.FAILED
         if not self.failed.done():
             self.failed.set_result(reason)
+
+
+async def _until(condition: Callable[[], bool], within: float) -> None:
+    """Clients finish in their own time; there is no one event to wait for."""
+    deadline = asyncio.get_running_loop().time() + within
+    while not condition() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)

@@ -147,6 +147,7 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
 
     def on_finish(self) -> None:
         """The request ended without an upgrade (after one, `on_close` comes instead)."""
+        super().on_finish()
         if self.ws_connection is None or self.get_status() != 101:
             self._admission.release()
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import redis
 
 from benchmarks.rig.bad_input import BadInput
+from benchmarks.rig.clients import close_all
+from benchmarks.rig.final_state import FinalState
 from benchmarks.rig.findings import Findings
 from benchmarks.rig.nemesis import Nemesis
 from benchmarks.rig.report import Run
@@ -37,6 +39,7 @@ class Bench:
             redis_options=("--appendfsync", options.appendfsync),
             environ=control,
         )
+        self.state = FinalState(self.topology.redis.port, PREFIX)
         self._nemesis = Nemesis(self.topology, self._dice_for("nemesis"), self._tell)
         ports = self.topology.client_ports()
         self.sessions = [self._session(number, folder, ports) for number in range(options.sessions)]
@@ -49,7 +52,8 @@ class Bench:
             self._dice_for("bad input"),
         )
         self._silence = asyncio.Event()  # nobody says anything new
-        self._background: list[asyncio.Task[None]] = []
+        self._talking: list[asyncio.Task[None]] = []
+        self._telling: asyncio.Task[None] | None = None
         self._caught_up: float | None = None
         self._drained: float | None = None
         self._redis_version = ""
@@ -81,11 +85,10 @@ class Bench:
     async def go(self) -> None:
         """All phases but the check."""
         seconds = self._options.minutes * 60
-        tell = asyncio.create_task(self._tell_for_ever())
-        self._background = [
-            tell,
-            asyncio.create_task(self._bad.run(self._silence)),
-            *(asyncio.create_task(session.talk(self._silence)) for session in self.sessions),
+        self._telling = asyncio.create_task(self._tell_for_ever())
+        self._talking = [asyncio.create_task(self._bad.run(self._silence))]
+        self._talking += [
+            asyncio.create_task(session.talk(self._silence)) for session in self.sessions
         ]
         self._tell("warm-up")
         await asyncio.sleep(min(WARM_UP, seconds / 5))
@@ -96,40 +99,40 @@ class Bench:
             await self._nemesis.rage(seconds)
         self._tell("healed; drain")
         await self._heal_and_drain()
-        tell.cancel()
 
     async def _heal_and_drain(self) -> None:
         self._silence.set()
         healed = time.monotonic()
-        behind = {session: await self._last_of(session) for session in self.sessions}
-        while time.monotonic() - healed < DRAIN:
-            if self._caught_up is None and self._is_caught_up(behind):
-                self._caught_up = time.monotonic() - healed
-            talking = any(not task.done() for task in self._background[1:])
-            if self._caught_up is not None and not talking and await self._is_drained():
-                self._drained = time.monotonic() - healed
+        ends = await self._ends()
+        while (since := time.monotonic() - healed) < DRAIN:
+            if self._caught_up is None and self._has_come_to(ends):
+                self._caught_up = since
+            if self._caught_up is not None and await self._is_drained():
+                self._drained = since
                 return
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
 
-    def _is_caught_up(self, behind: dict[Session, int]) -> bool:
+    def _has_come_to(self, ends: Sequence[int]) -> bool:
+        """Whether all tabs are connected and have seen so much of their sessions' logs."""
         return all(
-            tab.is_live and tab.offset >= last
-            for session, last in behind.items()
+            tab.is_live and tab.offset >= end
+            for session, end in zip(self.sessions, ends, strict=True)
             for tab in session.tabs
         )
 
+    async def _ends(self) -> list[int]:
+        addresses = [(session.log.tenant, session.log.name) for session in self.sessions]
+        return await asyncio.to_thread(self.state.ends_of, addresses)
+
     async def _is_drained(self) -> bool:
+        """Everything that was posted has been answered and has ended, and all have seen it."""
+        if not all(task.done() for task in self._talking):
+            return False
         if any(session.open_tasks() for session in self.sessions):
             return False
-        for session in self.sessions:
-            last = await self._last_of(session)
-            if not all(tab.is_live and tab.offset == last for tab in session.tabs):
-                return False
-        await asyncio.sleep(2.0)  # acks and the like come after what clients see
-        return True
-
-    async def _last_of(self, session: Session) -> int:
-        return await self._nemesis.last_of(session.log.tenant, session.log.name)
+        return not await asyncio.to_thread(self.state.pending) and self._has_come_to(
+            await self._ends()
+        )
 
     async def _all_live(self, within: float) -> None:
         async with asyncio.timeout(within):
@@ -137,12 +140,12 @@ class Bench:
                 await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
-        for task in self._background:
-            task.cancel()
+        await close_all([*self._talking, *([self._telling] if self._telling else [])])
         for session in self.sessions:
             await session.close()
         await self._bad.close()
         await self._nemesis.close()
+        self.state.close()
         await self.topology.stop()
 
     # Telling.

@@ -108,7 +108,7 @@ class SessionCheck:
     def _tab(self, number: int) -> TabCheck:
         if number not in self._tabs:
             who = f"{self._who} tab {number}"
-            self._tabs[number] = TabCheck(who, *self._address, self._findings)
+            self._tabs[number] = TabCheck(who, self._address, self._sent, self._findings)
         return self._tabs[number]
 
     def _answer(self, line: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What Redis holds at the end: the logs, the tasks, and what should not be there any more (I7)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -36,9 +36,13 @@ class FinalState:
             events.append(Event(offset, entry["type"], entry.get("task_id"), entry["data"]))
         return epoch and epoch.decode(), int(last or 0), events
 
-    def last_of(self, tenant: str, session: str) -> int:
-        key = SessionKey(TenantId(tenant), SessionId(session))
-        return int(self._call("HGET", self._keys.session_meta(key), "last") or 0)
+    def ends_of(self, sessions: Iterable[tuple[str, str]]) -> list[int]:
+        """Where the logs of these sessions end, asked in one go."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for tenant, session in sessions:
+            key = SessionKey(TenantId(tenant), SessionId(session))
+            pipeline.hget(self._keys.session_meta(key), "last")
+        return [int(last or 0) for last in pipeline.execute()]
 
     def status_of(self, tenant: str, session: str, task: str) -> str | None:
         key = self._keys.task(SessionKey(TenantId(tenant), SessionId(session)), TaskId(task))

@@ -18,9 +18,7 @@ from benchmarks.rig.faults import (
     V,
 )
 from benchmarks.rig.records import Journal, unix_ms
-from benchmarks.rig.topology import PREFIX, Topology
-from common.domain.ids import SessionId, SessionKey, TenantId
-from common.queues.keys import Keys
+from benchmarks.rig.topology import Topology
 
 AT_ONCE = 3
 EVERY = (3.0, 5.0)  # seconds
@@ -41,7 +39,6 @@ class Nemesis:
         self._topology = topology
         self._redis = Redis(port=topology.redis.port, socket_timeout=10.0)
         self._scene = Scene(topology, dice, self._redis)
-        self._keys = Keys(PREFIX)
         self._claimed: set[str] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._journal = Journal(topology.folder / "nemesis.jsonl")
@@ -59,11 +56,6 @@ class Nemesis:
             await asyncio.sleep(min(left, self._dice.uniform(*EVERY)))
         if self._running:
             await asyncio.wait(self._running)
-
-    async def last_of(self, tenant: str, session: str) -> int:
-        """Where a session's log ends, asked of Redis on the way that no fault touches."""
-        key = self._keys.session_meta(SessionKey(TenantId(tenant), SessionId(session)))
-        return int(await self._redis.hget(key, "last") or 0)
 
     async def close(self) -> None:
         for task in self._running:

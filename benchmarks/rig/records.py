@@ -1,7 +1,7 @@
 """What clients and executors write down, and the marks by which payloads are known again.
 
 Every payload that an executor sends carries one mark: whose it is, which attempt sent it, as which
-of that attempt's visible payloads (1, 2, 3 …), and when. What arrives can so be compared with what
+of that attempt's visible payloads (1, 2, 3 …). What arrives can so be compared with what
 was sent without asking the orchestrator, even where several deltas were joined into one frame.
 """
 
@@ -17,23 +17,22 @@ import orjson
 
 SHORT = "short"  # the response of attempts that do not answer with all they streamed
 
-_MARK = re.compile(r"⟦([^|⟧]*)\|([^|⟧]*)\|([^|⟧]*)\|(\d+)\|(\d+)\|(\d+)⟧")
+_MARK = re.compile(r"⟦([^|⟧]*)\|([^|⟧]*)\|([^|⟧]*)\|(\d+)\|(\d+)⟧")
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Whose payload this is, and the how manieth of which attempt. `sent` in unix ms."""
+    """Whose payload this is, and the how manieth of which attempt."""
 
     tenant: str
     session: str
     task: str
     attempt: int
     number: int
-    sent: int
 
     def __str__(self) -> str:
         who = f"{self.tenant}|{self.session}|{self.task}"
-        return f"⟦{who}|{self.attempt}|{self.number}|{self.sent}⟧"
+        return f"⟦{who}|{self.attempt}|{self.number}⟧"
 
 
 class Marker:
@@ -45,14 +44,14 @@ class Marker:
 
     def __call__(self) -> str:
         self._number += 1
-        return str(Mark(*self._who, self._number, unix_ms()))
+        return str(Mark(*self._who, self._number))
 
 
 def marks_in(text: str) -> list[Mark]:
     """All marks of a text, in order."""
     return [
-        Mark(tenant, session, task, int(attempt), int(number), int(sent))
-        for tenant, session, task, attempt, number, sent in _MARK.findall(text)
+        Mark(tenant, session, task, int(attempt), int(number))
+        for tenant, session, task, attempt, number in _MARK.findall(text)
     ]
 
 

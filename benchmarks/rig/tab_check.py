@@ -5,12 +5,13 @@ from typing import Any
 
 from benchmarks.rig.events import Event, events_of
 from benchmarks.rig.findings import Findings
+from benchmarks.rig.task_check import Sent
 
 
 class TabCheck:
     """Fed with a tab's lines in order; collects its events and its outages."""
 
-    def __init__(self, who: str, tenant: str, session: str, findings: Findings) -> None:
+    def __init__(self, who: str, address: tuple[str, str], sent: Sent, findings: Findings) -> None:
         self.who = who
         self.position = 0
         self.events: dict[tuple[str, int], Event] = {}
@@ -18,7 +19,8 @@ class TabCheck:
         self.longest_outage = 0  # ms between the end of a connection and the next one's first word
         self.latencies: list[int] = []  # ms from an executor's hand into the tab
         self.connections = 0
-        self._address = (tenant, session)
+        self._address = address
+        self._sent = sent
         self._findings = findings
         self._asked: tuple[str | None, int] = (None, 0)
         self._is_acked = False
@@ -85,8 +87,9 @@ class TabCheck:
     def _note_latency(self, events: list[Event], at: int) -> None:
         if len(events) == 1 and events[0].type == "agent_delta":
             mark = events[0].mark
-            if mark is not None:
-                self.latencies.append(at - mark.sent)
+            sent = mark and self._sent.payloads.get((mark.task, mark.attempt, mark.number))
+            if sent:
+                self.latencies.append(at - sent[0])
 
     def _add(self, kind: str, what: str, count: int = 1) -> None:
         self._findings.add(kind, f"{self.who}: {what}", count)

@@ -15,7 +15,10 @@ from benchmarks.rig.records import SHORT, Mark, read_journal
 class Sent:
     """What the executors wrote down."""
 
-    payloads: dict[tuple[str, int, int], Mapping[str, Any]] = field(default_factory=dict)
+    # By task, attempt and number: when (unix ms) and what.
+    payloads: dict[tuple[str, int, int], tuple[int, Mapping[str, Any]]] = field(
+        default_factory=dict
+    )
     attempts: set[tuple[str, int]] = field(default_factory=set)
     callbacks: int = 0
     bad: dict[str, str] = field(default_factory=dict)  # rubbish by its id: the reason to find
@@ -39,7 +42,8 @@ class Sent:
         elif "seq" in line:
             self.callbacks += 1
             if line["number"]:
-                self.payloads[line["task"], line["attempt"], line["number"]] = line["data"]
+                place = (line["task"], line["attempt"], line["number"])
+                self.payloads[place] = (line["t"], line["data"])
 
 
 class TaskCheck:
@@ -108,8 +112,8 @@ class TaskCheck:
         sent = self._sent.payloads.get((self.task, mark.attempt, mark.number))
         if sent is None:
             self._add("altered", f"{mark} was never sent")
-        elif not _is_what_was_sent(event, sent):
-            self._add("altered", f"{mark} was sent as {sent}, came as {event.data}")
+        elif not _is_what_was_sent(event, sent[1]):
+            self._add("altered", f"{mark} was sent as {sent[1]}, came as {event.data}")
 
     def _end(self, event: Event, mark: Mark | None) -> None:
         self.status = event.status

@@ -28,7 +28,7 @@ server: {{port: {port}, drain_seconds: {drain}}}
 redis: {{url: "redis://127.0.0.1:{redis}/0", key_prefix: "{prefix}"}}
 websocket: {{ping_interval: 4, ping_timeout: 4, max_connections: 10000}}
 execution:
-  {{max_timeout: 60, visibility_timeout: {visibility}, retry_backoff: 0.5, cancel_grace: 3}}
+  {{default_timeout: 60, visibility_timeout: {visibility}, retry_backoff: 0.5, cancel_grace: 3}}
 callbacks: {{claim_idle: 2, gap_timeout: 20}}
 logging: {{format: json, level: info}}
 """

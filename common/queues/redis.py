@@ -149,6 +149,18 @@ class Redis:
         for result in await self._send([("SCRIPT", "LOAD", bodies[sha].body) for sha in shas]):
             unwrap(result)
 
+    async def refusal(self) -> str | None:
+        """Why this Redis must not be used, in one line: one that may evict keys loses tasks."""
+        try:
+            memory: bytes = await self.call("INFO", "memory")
+        except exceptions.ResponseError:
+            return None  # not permitted to look; the documentation says what to set
+        facts = dict(line.partition(":")[::2] for line in memory.decode().splitlines())
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if policy == "noeviction":
+            return None
+        return f"Redis may drop keys (maxmemory-policy {policy}): set it to noeviction."
+
     async def close(self) -> None:
         await self._client.aclose()
 

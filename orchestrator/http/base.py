@@ -1,5 +1,6 @@
 """What all REST handlers share: request ids, bodies, problem+json, limits."""
 
+import re
 import sys
 from collections.abc import Awaitable
 from email.message import Message
@@ -28,6 +29,8 @@ from orchestrator.schemas import parse_object
 log = structlog.get_logger(__name__)
 
 
+LENGTH = re.compile(r"[0-9]{1,19}")  # anything else is refused by Tornado
+
 ERRORS_BY_STATUS: dict[int, type[OrchestratorError]] = {
     400: BadRequest,
     403: Forbidden,
@@ -50,6 +53,14 @@ class ProblemHandler(web.RequestHandler):
 
     def initialize(self, app: App) -> None:
         self.app = app
+        app.requests.add(self)
+
+    def on_finish(self) -> None:
+        self.app.requests.discard(self)
+
+    def on_connection_close(self) -> None:
+        self.app.requests.discard(self)
+        super().on_connection_close()
 
     def set_default_headers(self) -> None:
         # Called again for an error: what was logged and what is answered have to be one id.
@@ -126,7 +137,7 @@ class ApiHandler(ProblemHandler):
         # Counted here, to answer 413 instead of hanging up as Tornado does.
         self.request.connection.set_max_body_size(sys.maxsize)  # type: ignore[union-attr]
         declared = self.request.headers.get("Content-Length", "")
-        if declared.isdigit() and int(declared) > self._limit:
+        if LENGTH.fullmatch(declared) and int(declared) > self._limit:
             if "Expect" in self.request.headers:
                 raise PayloadTooLarge  # the client waits for a word before it sends anything
             self._refuse_body()

@@ -106,6 +106,7 @@ class EventStream(ApiHandler):
             request=self._resume_request(offset),
             compact=compact,
         )
+        self.app.requests.discard(self)  # it never ends by itself, so nobody waits for it
         admission = Admission(self.app)
         try:
             await admission.admit(session)

@@ -9,7 +9,11 @@ def test_connections_are_counted_in_all_and_by_tenant() -> None:
     counters.connected("acme")
     counters.connected("globex")
     counters.disconnected("acme")
-    assert (counters.connections, counters.total_connections, counters.peak_connections) == (2, 3, 3)
+    assert (counters.connections, counters.total_connections, counters.peak_connections) == (
+        2,
+        3,
+        3,
+    )
     assert dict(counters.connections_by_tenant) == {"acme": 1, "globex": 1}
 
 

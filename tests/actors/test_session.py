@@ -24,9 +24,10 @@ from actors.session import (
 from common.domain.actions import ChatGetStatusAction
 from common.domain.errors import BadRequest, ValidationFailed
 from common.domain.events import encode_entry
-from common.domain.ids import SessionKey, TaskId, new_id
+from common.domain.ids import TaskId, new_id
 from common.domain.resume import Published, ResumeRequest
 from common.failpoints import armed
+from common.queues.bridge import HeardPassing
 from tests.actors.instance import Frame, Instance, RecordingTransport, instance
 from tests.support.redis_server import RedisServer
 from tests.support.stores import ACME, OTHER_SESSION, SESSION, Stores, message
@@ -228,9 +229,7 @@ async def test_a_replay_waits_for_redis_while_the_connection_goes_on(prefix: str
 async def test_a_replay_ends_with_its_connection(redis_server: RedisServer, prefix: str) -> None:
     async with instance(redis_server.url, prefix) as running:
         await running.push(2)
-        ref, transport = await running.connect(
-            offset=0, transport=RecordingTransport(is_slow=True)
-        )
+        ref, transport = await running.connect(offset=0, transport=RecordingTransport(is_slow=True))
         ref.tell(Close(1012, "test"))
         await ref.ask(CaughtUp())
         transport.drain()  # calls for the next page
@@ -261,39 +260,32 @@ async def test_a_client_that_reads_too_slowly_is_closed_and_counted(
 
 
 async def test_more_messages_than_a_connection_may_hold_close_it(
-    redis_server: RedisServer, prefix: str
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(SessionActor, "mailbox_size", 5)
     async with instance(redis_server.url, prefix) as running:
-        ref, transport = await running.connect()
-        (event,) = (await pushed(running)).events
-        for _ in range(SessionActor.mailbox_size):
-            ref.tell(Passing((event.entry,)))
-        await running.stores.redis.call("PING")  # a turn of the loop and more
-        await running.push(1)
-        await transport.offset(2)
-        assert transport.closed is None  # it was quick enough
-        for _ in range(SessionActor.mailbox_size):
-            ref.tell(Passing((event.entry,)))
-        running.manager.tell(heard_passing(event.entry))
+        _, transport = await running.connect()
+        _, elsewhere = await running.connect(OTHER_SESSION)
+        entry = encode_entry("typing_indicator", b"{}", "now")
+        for _ in range(6):  # the manager passes on all of them in one turn
+            running.manager.tell(HeardPassing(SESSION, (entry,)))
         assert await transport.close_code() == 4008
         await gone(running)
         assert running.counters.slow_consumers_closed == 1
+        assert (running.counters.connections, elsewhere.closed) == (1, None)
+        assert running.supervised() == []
 
 
-async def test_a_full_mailbox_loses_neither_an_answer_nor_the_next_page(
-    redis_server: RedisServer, prefix: str
+async def test_a_full_mailbox_does_not_lose_the_next_page(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(SessionActor, "mailbox_size", 3)
     async with instance(redis_server.url, prefix) as running:
-        ref, transport = await running.connect()
-        await running.push(1)
-        await transport.offset(1)
-        ref.tell(Doubt())
-        ref.tell(Command("asked", status_of("unknown")))
-        for number in range(SessionActor.mailbox_size - 2):
+        await running.push(2)
+        ref, transport = await running.connect(offset=0, transport=RecordingTransport(is_slow=True))
+        for number in range(3):
             ref.tell(Ping(str(number)))
-        found = await answers(transport, SessionActor.mailbox_size - 1)
-        assert "asked" in {frame["id"] for frame in found}
-        await running.push(1)
+        transport.drain()  # calls for the next page
         await transport.offset(2)
         assert (transport.closed, running.supervised()) == (None, [])
 
@@ -483,17 +475,6 @@ async def unheard(running: Instance) -> tuple[LoopRef, RecordingTransport]:
     )
     await transport.frame("connection_ack")
     return ref, transport
-
-
-async def pushed(running: Instance) -> Published:
-    await running.push(1)
-    return await published(running.stores, 1, 1)
-
-
-def heard_passing(entry: bytes) -> object:
-    from common.queues.bridge import HeardPassing
-
-    return HeardPassing(SESSION, (entry,))
 
 
 async def gone(running: Instance) -> None:

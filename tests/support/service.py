@@ -24,6 +24,7 @@ from redis.asyncio import Redis
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_websocket
+from websockets.exceptions import ConnectionClosed
 
 from orchestrator.app import Phase
 from orchestrator.service import Service
@@ -188,8 +189,9 @@ async def say(socket: ClientConnection, type_: str, id_: str | None = None, **da
 async def close_code(socket: ClientConnection, within: float = WITHIN) -> int | None:
     """The code that the server closes with; frames that come before are read away."""
     async with asyncio.timeout(within):
-        async for _ in socket:
-            pass
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await socket.recv()
     return socket.close_code
 
 
@@ -232,7 +234,7 @@ async def running_service(
         yield running
     finally:
         if service.app.phase is not Phase.DRAINING:
-            await service.stop(DRAINING, "the test is over")
+            await service.drain()
 
 
 class RunningProcess(Address):

@@ -1,0 +1,210 @@
+"""Time is kept: ends, deliveries, worn-out tasks, heartbeats; one bad item spoils no other."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from actors.housekeeper import HousekeeperActor
+from actors.loop_actor import LoopRef
+from actors.supervisor import ChildSpec
+from common.domain.tasks import TaskStatus
+from common.failpoints import armed
+from common.queues.keys import WORK_GROUP
+from tests.actors.instance import Instance, instance
+from tests.support.redis_server import RedisServer
+from tests.support.stores import OTHER_SESSION, SESSION
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks follow each other at once, so that a test need not wait for them."""
+    monkeypatch.setattr("actors.housekeeper.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("actors.housekeeper.WORN_OUT_EVERY", 0.05)
+    monkeypatch.setattr("actors.housekeeper.BEAT_EVERY", 0.05)
+    monkeypatch.setattr("common.queues.work.SCAN_MS", 20)
+
+
+def begin(running: Instance, instance_id: str = "instance-1") -> LoopRef:
+    arguments = (instance_id, running.stores, running.counters)
+    return running.supervisor.spawn(
+        ChildSpec(f"housekeeper-{instance_id}", HousekeeperActor, arguments)
+    )
+
+
+async def until(is_so: Callable[[], Awaitable[object]]) -> None:
+    """There is no event to wait for: Redis changes, and says so to nobody."""
+    async with asyncio.timeout(10):
+        while not await is_so():
+            await asyncio.sleep(0.01)
+
+
+async def make_due(running: Instance, task_id: Any, session: Any = SESSION) -> None:
+    await running.stores.redis.batch([running.stores.due.look_in(session, task_id, 0)])
+
+
+async def untaken(running: Instance) -> int:
+    return sum((await running.stores.work.depth()).untaken.values())
+
+
+async def test_a_message_that_a_crash_left_behind_is_delivered(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with instance(redis_server.url, prefix) as running:
+        task_id = await running.stores.submit()
+        await make_due(running, task_id)
+        begin(running)
+        await until(lambda: untaken(running))
+
+
+async def test_a_task_past_its_deadline_ends(redis_server: RedisServer, prefix: str) -> None:
+    async with instance(redis_server.url, prefix) as running:
+        task_id = await running.stores.submit_and_deliver(timeout=0.01)
+        await make_due(running, task_id)
+        begin(running)
+
+        async def ended() -> bool:
+            return (await running.stores.task(task_id)).status is TaskStatus.TIMEOUT
+
+        await until(ended)
+
+
+async def test_a_task_that_cannot_be_looked_at_keeps_no_other_waiting(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with instance(redis_server.url, prefix) as running:
+        broken = await running.stores.submit_and_deliver(timeout=0.01)
+        # Its end cannot be noted where it has to be.
+        await running.stores.redis.call("SET", running.stores.keys.cancel(broken), "")
+        healthy = await running.stores.submit(OTHER_SESSION)
+        await make_due(running, broken)
+        await make_due(running, healthy, OTHER_SESSION)
+        with armed("tasks.after_deliver=raise:1"):
+            ref = begin(running)
+            await until(lambda: untaken(running))
+
+            async def ended() -> bool:
+                return (await running.stores.task(broken)).status is TaskStatus.TIMEOUT
+
+            await until(ended)
+        assert ref.restarts == 0
+        (failure,) = running.supervised()
+        assert (failure["outcome"], failure["task_id"]) == ("contained", healthy)
+        assert failure["message_type"] == "DueTask"
+
+
+async def take(running: Instance, task_id: Any, attempts: int) -> None:
+    """A worker takes the only entry, and counts so many attempts."""
+    await running.stores.work.ensure_groups()
+    for stream in running.stores.keys.work_streams:
+        await running.stores.redis.call(
+            *("XREADGROUP", "GROUP", WORK_GROUP, "worker", "STREAMS", stream, ">")
+        )
+    await running.stores.redis.call("SET", running.stores.keys.attempt(task_id), attempts)
+
+
+async def test_a_task_tried_more_often_than_allowed_fails_and_is_moved(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with instance(redis_server.url, prefix) as running:
+        task_id = await running.stores.submit_and_deliver()
+        await take(running, task_id, 4)
+        with armed("housekeeper.before_bury=raise:1"):
+            begin(running)
+            await until(running.stores.dead_work)
+        (letter,) = await running.stores.dead_work()
+        assert (letter["reason"], letter["task_id"]) == (b"max_attempts", task_id.encode())
+        assert (await running.stores.task(task_id)).status is TaskStatus.FAILED
+        assert [each["outcome"] for each in running.supervised()] == ["contained"]
+        errors = [e for e in await running.stores.events() if e["type"] == "error"]
+        assert len(errors) == 1
+
+
+async def test_a_last_attempt_that_is_still_under_way_is_left_alone(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with instance(redis_server.url, prefix) as running:
+        task_id = await running.stores.submit_and_deliver()
+        await take(running, task_id, 3)
+        ref = begin(running)
+        await until(lambda: beaten(running))
+        await ref.stop()
+        assert await running.stores.dead_work() == []
+        assert (await running.stores.task(task_id)).status is TaskStatus.QUEUED
+
+
+async def beaten(running: Instance) -> bool:
+    name = f"{running.stores.keys.instances}"
+    return bool(await running.stores.redis.call("ZCARD", name))
+
+
+async def test_instances_know_of_each_other_until_they_leave(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with instance(redis_server.url, prefix) as running:
+        await running.connect()
+        begin(running, "instance-1")
+        second = begin(running, "instance-2")
+
+        async def are_two() -> bool:
+            return running.counters.cluster.instances == 2
+
+        async def is_one() -> bool:
+            return running.counters.cluster.instances == 1
+
+        await until(are_two)
+        assert running.counters.cluster.connections == 2  # both tell of the same counters
+        await second.stop()
+        await until(is_one)
+
+
+async def test_housekeeping_goes_on_by_itself_when_redis_returns(prefix: str) -> None:
+    with RedisServer() as server:
+        async with instance(server.url, prefix) as running:
+            ref = begin(running)
+            await until(lambda: beaten(running))
+            server.stop()
+
+            async def is_away() -> bool:
+                return running.counters.redis_away
+
+            async def is_back() -> bool:
+                return not running.counters.redis_away
+
+            await until(is_away)
+            server.start()
+            await until(is_back)
+            server.stop()
+            await until(is_away)
+            await ref.stop()  # cannot say goodbye
+            assert running.supervised() == []
+
+
+async def test_a_housekeeper_that_fails_is_restarted_and_goes_on(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with instance(redis_server.url, prefix) as running:
+        with armed("housekeeper.on_receive=raise:1,housekeeper.after_take=base:1"):
+            ref = begin(running)
+            await until(lambda: beaten(running))
+        assert ref.restarts == 2
+        assert [e["error_type"] for e in running.supervised()] == ["InjectedBase", "Injected"]
+
+
+async def test_a_check_that_finds_redis_away_is_an_interruption_only(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RedisServer() as server:
+        async with instance(server.url, prefix) as running:
+            task_id = await running.stores.submit()
+            await make_due(running, task_id)
+            (due,) = [d for d in await running.stores.due.take(10) if d.task_id == task_id]
+            ref = begin(running)
+            await until(lambda: beaten(running))
+            server.stop()
+            actor = ref._cell.actor
+            assert isinstance(actor, HousekeeperActor)
+            with pytest.raises(Exception, match="out of reach"):
+                await actor._each(actor._check, [due, due])
+            assert running.supervised() == []
