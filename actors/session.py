@@ -224,16 +224,17 @@ class SessionActor(LoopActor):
         return None
 
     def on_stop(self) -> None:
+        self._say_goodbye()
         failpoint("session.on_stop")
         # Stopped with its socket open: only because more waited for it than it may hold.
         self._close(4008, "reads too slowly; come back")
-        self._say_goodbye()
 
     def on_failure(self, *_: object) -> None:
-        self._close(4500, "internal error; come back")
         self._say_goodbye()
+        self._close(4500, "internal error; come back")
 
     def _say_goodbye(self) -> None:
+        """First of all, so that whatever fails then, the connection is not counted any more."""
         self._manager.notify(Left(self._connection.session, self._connection.connection_id))
 
     # Events.

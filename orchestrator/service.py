@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from tornado import netutil, web
+from tornado import web
 from tornado.httpserver import HTTPServer
 
 from actors.callback_worker import CallbackWorkerActor
@@ -32,6 +32,7 @@ from config.settings import Settings
 from orchestrator import __version__
 from orchestrator.app import App, Phase, ask
 from orchestrator.http.base import NotFoundHandler
+from orchestrator.listening import bind_sockets
 from orchestrator.routes import routes
 from orchestrator.schemas import Schemas
 
@@ -228,7 +229,7 @@ class Service:
             idle_connection_timeout=IDLE_CONNECTION,
             body_timeout=BODY_WITHIN,
         )
-        sockets = netutil.bind_sockets(settings.port, settings.host)
+        sockets = bind_sockets(settings.port, settings.host)
         server.add_sockets(sockets)
         self.address = f"http://{settings.host}:{sockets[0].getsockname()[1]}/"
 

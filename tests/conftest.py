@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.figures import FIGURES
 from tests.support.needs import NOT_RUN
 from tests.support.redis_server import RedisServer
 
@@ -25,3 +26,5 @@ def prefix() -> str:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in NOT_RUN:
         terminalreporter.write_line(line, yellow=True)
+    for line in FIGURES:
+        terminalreporter.write_line(line)

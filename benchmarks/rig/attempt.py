@@ -57,6 +57,11 @@ class Callback:
         what = ["attempt", self.attempt, "seq", self.seq, "type", self.type, "data", self.data]
         return [*who, *what]
 
+    def record(self) -> dict[str, Any]:
+        """What is written down of it before it is sent."""
+        made = {"task": self.task, "attempt": self.attempt, "seq": self.seq, "type": self.type}
+        return {**made, "number": self.number, "data": orjson.Fragment(self.data)}
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

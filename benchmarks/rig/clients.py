@@ -48,6 +48,7 @@ class Tab:
         self._connection = 0
         self._lost_at = unix_ms()
         self._wait_first = 0.0
+        self._failed_port: int | None = None
 
     async def run(self) -> None:
         """For ever, until it is cancelled."""
@@ -62,7 +63,7 @@ class Tab:
     async def _once(self) -> bool:
         """One connection's life. False if it did not come to one."""
         self._connection += 1
-        port = self._dice.choice(self._ports)
+        port = another(self._ports, self._failed_port, self._dice)
         facts = {"tab": self.number, "connection": self._connection}
         self.session.write(**facts, asked=[self.epoch, self.offset], port=port)
         try:
@@ -80,9 +81,11 @@ class Tab:
         except ConnectionClosed as closed:
             code = closed.rcvd.code if closed.rcvd else 1006
             self.session.write(**facts, closed=code)
+            self._failed_port = port
             return True
         except NO_CONNECTION as error:
             self.session.write(**facts, refused=type(error).__name__)
+            self._failed_port = port
             return False
         finally:
             self.socket = None
@@ -161,6 +164,11 @@ class Log:
         )
         if is_end and "task_id" in frame:
             self.end_of(frame["task_id"]).set()
+
+
+def another(ports: Sequence[int], failed: int | None, dice: random.Random) -> int:
+    """Any, but rather not the one that failed last: what a balancer or a good client does."""
+    return dice.choice([port for port in ports if port != failed] or ports)
 
 
 async def close_all(tabs: Sequence[asyncio.Task[None]]) -> None:

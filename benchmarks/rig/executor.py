@@ -142,6 +142,8 @@ class Executor:
         # A worker that was frozen past its lease does not know, and ends the task once more.
         gives_up = cancel.is_set() or plan.hangs
         await self._send(action, [plan.cancelled(sent + 1)] if gives_up else plan.end)
+        if not gives_up:
+            self._journal.write(concluded=action.task, attempt=attempt, number=plan.end[0].number)
         await self._finish(entry, action, attempt)
         if self._dice.random() < self._mischief:
             await self._send(action, [plan.afterthought(sent + 2)])
@@ -167,14 +169,7 @@ class Executor:
     async def _send(self, action: Action, callbacks: Sequence[Callback]) -> None:
         for callback in callbacks:
             fields = callback.fields(action)
-            self._journal.write(
-                task=action.task,
-                attempt=callback.attempt,
-                seq=callback.seq,
-                type=callback.type,
-                number=callback.number,
-                data=orjson.Fragment(callback.data),
-            )
+            self._journal.write(**callback.record())
             await self._call("XADD", action.callback_stream, "*", *fields)
             if self._dice.random() < self._mischief:
                 await self._call("XADD", action.callback_stream, "*", *fields)

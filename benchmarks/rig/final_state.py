@@ -13,6 +13,7 @@ from common.domain.ids import SessionId, SessionKey, TaskId, TenantId
 from common.queues.keys import ACTIONS_GROUP, CALLBACK_GROUP, DUE_SHARDS, WORK_GROUP, Keys
 
 PAGE = 1000
+COUNT = {b"set": "SCARD", b"zset": "ZCARD", b"hash": "HLEN", b"stream": "XLEN"}
 
 
 class FinalState:
@@ -62,9 +63,10 @@ class FinalState:
             found[f"taken of {stream}"] = self._pending_in(stream, group)
         for shard in range(DUE_SHARDS):
             found[f"due in shard {shard}"] = int(self._call("ZCARD", self._keys.due_shard(shard)))
-        for ending, count in (("parked", "HLEN"), ("waiting", "ZCARD"), ("open", "SCARD")):
+        for ending in ("parked", "waiting", "open"):
             for key in self._scan(f"*:{ending}"):
-                found[key] = int(self._call(count, key))
+                count = COUNT.get(self._call("TYPE", key))  # gone since: None
+                found[key] = int(self._call(count, key)) if count else 0
         return {place: count for place, count in found.items() if count}
 
     def _pending_in(self, stream: str, group: str) -> int:

@@ -22,8 +22,8 @@ class Edge:
         self.latency = 0.0  # seconds, each direction
         self.rate = 0.0  # bytes per second, each direction; 0: as fast as it goes
         self.replies_left: int | None = None  # chunks from upstream that still pass
-        self.trip: bytes | None = None  # once this was passed upstream, everything is cut
-        self.tripped = 0
+        self.tripped = asyncio.Event()
+        self._trip: bytes | None = None
         self._dark: Callable[[Pair], bool] | None = None
         self._server: asyncio.Server | None = None
 
@@ -62,9 +62,14 @@ class Edge:
         """The next `after` chunks from upstream pass; then one is lost and its connection ends."""
         self.replies_left = after
 
+    def trip(self, word: bytes) -> None:
+        """A black hole from the moment at which `word` has passed upstream: `tripped` is set."""
+        self.tripped.clear()
+        self._trip = word
+
     async def heal(self) -> None:
         self.latency = self.rate = 0.0
-        self.replies_left = self.trip = self._dark = None
+        self.replies_left = self._trip = self._dark = None
         if self._server is None:
             await self.open()
         for pair in list(self.pairs):
@@ -85,8 +90,11 @@ class Edge:
         self.replies_left = None
         return True
 
-    def trips_on(self, data: bytes) -> bool:
-        return self.trip is not None and self.trip in data
+    def passed_upstream(self, data: bytes) -> None:
+        if self._trip is not None and self._trip in data:
+            self._trip = None
+            self.blackhole()
+            self.tripped.set()
 
 
 class Pair:
@@ -166,7 +174,7 @@ class _End(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         edge = self._pair.edge
         if self._is_near:
-            self._look_at(data)
+            self._pair.is_pubsub |= b"SUBSCRIBE" in data
         elif edge.loses_reply():
             self._pair.abort()
             return
@@ -174,14 +182,8 @@ class _End(asyncio.Protocol):
             self.other.write(data)
         else:
             self._pass_later(data)
-
-    def _look_at(self, data: bytes) -> None:
-        if b"SUBSCRIBE" in data:
-            self._pair.is_pubsub = True
-        edge = self._pair.edge
-        if edge.trips_on(data):
-            edge.tripped += 1
-            asyncio.get_running_loop().call_later(0.002, edge.cut)
+        if self._is_near:
+            edge.passed_upstream(data)
 
     def _pass_later(self, data: bytes) -> None:
         """In order: a chunk never overtakes the one before it."""

@@ -10,7 +10,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 
 from benchmarks.rig import http
-from benchmarks.rig.clients import Log, Tab, close_all
+from benchmarks.rig.clients import Log, Tab, another, close_all
 from benchmarks.rig.records import unix_ms
 
 NO_ANSWER = (OSError, EOFError, TimeoutError, ValueError)
@@ -47,6 +47,7 @@ class Session:
         self._dice = dice
         self._rate = rate
         self._busy = busy
+        self._failed_port: int | None = None
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._listening: list[asyncio.Task[None]] = []
         self._posting: set[asyncio.Task[None]] = set()
@@ -161,10 +162,13 @@ class Session:
             await asyncio.sleep(self._dice.uniform(0.1, 0.5))
 
     async def _ask(self, path: str, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
+        port = another(self._ports, self._failed_port, self._dice)
         try:
-            answer = await http.post(self._dice.choice(self._ports), path, body, headers=headers)
+            answer = await http.post(port, path, body, headers=headers)
+            self._failed_port = port if answer.status == 503 else None
             return answer.status, answer.json()
         except NO_ANSWER as error:
+            self._failed_port = port
             return 0, type(error).__name__
 
 

@@ -20,6 +20,8 @@ class Sent:
         default_factory=dict
     )
     attempts: set[tuple[str, int]] = field(default_factory=set)
+    # Attempts whose last callback is in Redis for certain, and how many marks they have.
+    concluded: dict[tuple[str, int], int] = field(default_factory=dict)
     callbacks: int = 0
     bad: dict[str, str] = field(default_factory=dict)  # rubbish by its id: the reason to find
     certain: set[str] = field(default_factory=set)  # rubbish of which it is known that it was added
@@ -37,6 +39,8 @@ class Sent:
             self.attempts.add((line["task"], line["attempt"]))
         elif "bad" in line and line["reason"] is not None:
             self.bad[line["bad"]] = line["reason"]
+        elif "concluded" in line:
+            self.concluded[line["concluded"], line["attempt"]] = line["number"]
         elif "sent" in line:
             self.certain.add(line["sent"])
         elif "seq" in line:
@@ -121,19 +125,28 @@ class TaskCheck:
             response = event.data["response"]
             if response not in (SHORT, "".join(self._text)):
                 self._add("altered", "the response is not what was streamed")
-        self._count(mark.number if mark is not None and mark.attempt == self._attempt else None)
+        if event.data.get("error_type") == "callback_gap":
+            self._count(self._concluded())
+        else:
+            self._count(mark.number if mark and mark.attempt == self._attempt else None)
 
     def finish(self) -> None:
         """No more events come."""
         if self.status is None:
-            self._count(None)
+            self._count(self._concluded())
+
+    def _concluded(self) -> int | None:
+        """How many marks the newest attempt has, if it came to its end and was not heard."""
+        return self._sent.concluded.get((self.task, self._attempt))
 
     def _count(self, number: int | None) -> None:
         """Compares the marks of each attempt with 1, 2, 3 …; `number`: how many the last has."""
+        if number is not None:
+            self._seen.setdefault(self._attempt, [])
         for attempt, numbers in self._seen.items():
-            is_whole = attempt == self._attempt and number is not None
-            expected = number if is_whole and number is not None else max(numbers)
-            missing = expected - len(set(numbers))
+            is_whole = number is not None and attempt == self._attempt
+            expected = number if is_whole and number else max(numbers, default=0)
+            missing = max(0, expected - len(set(numbers)))
             twice = len(numbers) - len(set(numbers))
             steps_back = sum(b < a for a, b in pairwise(numbers))
             about = f"attempt {attempt} has {numbers} of {expected}"

@@ -62,6 +62,10 @@ class Resubscribed:
 Message = Heard | HeardPassing | Resubscribed | Broadcast
 
 
+class Deaf(Exception):
+    """Not even the canary was heard: the connection is dead, though nobody said so."""
+
+
 class NotPassedOn(Exception):
     """The sink failed on a message; whom it was for has to look into the log."""
 
@@ -98,8 +102,7 @@ class Bridge:
 
     async def stop(self) -> None:
         for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            await _end(task)
         for waiter in self._waiters.values():
             waiter.cancel()
         await self._pool.disconnect()
@@ -146,7 +149,7 @@ class Bridge:
             try:
                 await connection.connect()
                 await self._listen(connection)
-            except (exceptions.RedisError, OSError, TimeoutError, NotPassedOn) as error:
+            except (exceptions.RedisError, OSError, TimeoutError, Deaf, NotPassedOn) as error:
                 log.warning("bridge.lost", error=repr(error), sessions=len(self._sessions))
             finally:
                 self._confirmed.clear()
@@ -163,15 +166,13 @@ class Bridge:
         try:
             while True:
                 message = await connection.read_response(timeout=DEAF_AFTER)
+                if message is None:
+                    raise Deaf
                 await self._handle(message)
                 if writer.done():
                     writer.result()
         finally:
-            writer.cancel()
-            # Not by awaiting it: its cancellation could not be told from ours, and we must end.
-            await asyncio.wait((writer,))
-            if not writer.cancelled():
-                writer.exception()  # seen: what broke the writer has broken the reader, too
+            await _end(writer)
 
     async def _write(self, connection: Any) -> None:
         """Sends what is asked for, in order, as few commands as that allows."""
@@ -230,6 +231,20 @@ class Bridge:
         if channel in self._heard_before:
             await self._pass_on(Resubscribed(session))
         self._heard_before.add(channel)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancels a task until it has ended, whatever came of it.
+
+    Once may not be enough: `asyncio.wait_for` of Python 3.11, with which redis-py writes, swallows
+    a cancellation that comes just as it is done. Nor is the task awaited: its cancellation could
+    not be told from our own.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=0.1)
+    if not task.cancelled():
+        task.exception()  # seen: what broke the writer has broken the reader, too
 
 
 def _decode_session(session: SessionKey, payload: bytes) -> Heard | HeardPassing:

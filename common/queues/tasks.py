@@ -99,7 +99,9 @@ class TaskStore:
         for action in actions:
             found_by = ("SET", self._keys.task_session(action.task_id), str(action.session))
             commands.append(found_by)
-            commands.append(self._due.look_in(action.session, action.task_id, SOON_MS))
+            # No later than its own end may be due.
+            soon = min(SOON_MS, timeout_ms(action), self._limits.max_wait_ms)
+            commands.append(self._due.look_in(action.session, action.task_id, soon))
             commands.append(self._submission(action))
         results = await self._redis.batch(commands)
         for result in results:

@@ -1,5 +1,6 @@
 """The first page and the client it is made of: plain files, without a build step."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "orchestrator" / "page"
 CLIENT = ROOT / "clients" / "javascript"
 
+NAME = re.compile(r"[\w.-]{1,128}", re.ASCII)
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -35,7 +37,7 @@ class FileHandler(ProblemHandler, web.StaticFileHandler):
 
     async def get(self, path: str = "", include_body: bool = True) -> None:
         wanted = self._default or path
-        if "/" in wanted or Path(wanted).suffix not in CONTENT_TYPES:
+        if not NAME.fullmatch(wanted) or Path(wanted).suffix not in CONTENT_TYPES:
             raise NotFound
         await super().get(wanted, include_body=include_body)
 

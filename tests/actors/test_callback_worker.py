@@ -1,8 +1,8 @@
 """What workers report ends up in the sessions' logs, counted, though the worker fails between."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+
+import pytest
 
 from actors.callback_worker import CallbackWorkerActor
 from actors.loop_actor import LoopRef
@@ -17,10 +17,10 @@ from tests.support.stores import OTHER_SESSION, callback_fields
 SETTINGS = CallbackSettings(poll_seconds=0.05, claim_idle=0.05)
 
 
-@asynccontextmanager
-async def working(redis_server: RedisServer, prefix: str) -> AsyncIterator[Instance]:
-    async with instance(redis_server.url, prefix) as running:
-        yield running
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was left lying is looked for often."""
+    monkeypatch.setattr("actors.stream_worker.CLAIM_EVERY", 0.05)
 
 
 def begin(running: Instance) -> LoopRef:
@@ -31,7 +31,7 @@ def begin(running: Instance) -> LoopRef:
 async def test_callbacks_reach_the_clients_of_their_sessions(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with working(redis_server, prefix) as running:
+    async with instance(redis_server.url, prefix) as running:
         _, transport = await running.connect()
         task_id = await running.stores.submit()
         begin(running)
@@ -47,7 +47,7 @@ async def test_callbacks_reach_the_clients_of_their_sessions(
 async def test_what_cannot_be_used_is_set_aside_and_counted(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with working(redis_server, prefix) as running:
+    async with instance(redis_server.url, prefix) as running:
         _, transport = await running.connect()
         task_id = await running.stores.submit()
         await running.stores.add({"nonsense": "x"})
@@ -62,7 +62,7 @@ async def test_what_cannot_be_used_is_set_aside_and_counted(
 async def test_a_failure_between_applying_and_acking_shows_nothing_twice(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with working(redis_server, prefix) as running:
+    async with instance(redis_server.url, prefix) as running:
         _, transport = await running.connect()
         first = await running.stores.submit()
         second = await running.stores.submit(OTHER_SESSION)
@@ -88,7 +88,7 @@ async def test_a_failure_between_applying_and_acking_shows_nothing_twice(
 async def test_a_callback_that_breaks_us_every_time_becomes_a_dead_letter(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with working(redis_server, prefix) as running:
+    async with instance(redis_server.url, prefix) as running:
         task_id = await running.stores.submit()
         await running.stores.add(callback_fields(task_id, 1, 1, "started", {}))
         with armed("callbacks.after_apply=raise"):

@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from actors.connection_manager import CloseAll, Connect, Listen, Listening
+from actors.connection_manager import CloseAll, Connect, Listen, Listening, SendAllElsewhere
 from actors.session import CaughtUp, Connection, Left
+from actors.supervisor import GetTree
 from common.domain.actions import WebSocketBroadcastAction
 from common.domain.ids import SessionId, SessionKey, TenantId, new_id
-from common.domain.resume import ResumeRequest
+from common.domain.resume import Published, ResumeRequest
 from common.failpoints import Injected, armed
 from common.queues.bridge import Heard, Resubscribed
 from tests.actors.instance import Instance, RecordingTransport, instance
@@ -183,10 +184,9 @@ async def test_in_doubt_every_connection_of_the_session_looks_into_the_log(
 async def test_who_waits_for_a_subscription_that_is_given_up_is_told(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.connection_manager.LINGER", 0.01)
+    monkeypatch.setattr("actors.connection_manager.LINGER", 0.1)
     with RedisServer() as server:
         async with instance(server.url, prefix) as running:
-            await running.listen(OTHER_SESSION)
             server.stop()
             listening: Listening = await running.manager.ask(Listen(SESSION))
             transport = RecordingTransport()
@@ -209,7 +209,27 @@ async def test_all_are_closed_when_the_instance_stops(
         gone.stop()
         assert await running.manager.ask(CloseAll(1012, "stops")) >= 1
         assert first.closed == (1012, "stops")
-        assert [node["name"] for node in await children(running)] != []
+
+
+async def test_those_who_are_sent_elsewhere_come_back_spread_over_time(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with instance(redis_server.url, prefix) as running:
+        transports = [(await running.connect())[1] for _ in range(3)]
+        assert await running.manager.ask(SendAllElsewhere(2, "drains")) == 3
+        told = [(await transport.frame("reconnect"))["data"] for transport in transports]
+        assert [data["after_ms"] for data in told] == [500, 1000, 1500]
+        assert [await transport.close_code() for transport in transports] == [1012] * 3
+
+
+async def test_connections_are_shown_below_their_manager(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with instance(redis_server.url, prefix) as running:
+        ref, _ = await running.connect()
+        tree = await running.supervisor.ask(GetTree())
+        (manager,) = [node for node in tree["children"] if node["name"] == "connection_manager"]
+        assert [node["name"] for node in manager["children"]] == [ref.name.rpartition("/")[2]]
 
 
 async def test_a_dead_session_is_passed_over(redis_server: RedisServer, prefix: str) -> None:
@@ -219,8 +239,7 @@ async def test_a_dead_session_is_passed_over(redis_server: RedisServer, prefix: 
         await transport.offset(1)
         page = await running.stores.log.read(SESSION, 0, 1)
         ref.stop()  # its departure is told in the next turn
-        heard = Heard(SESSION, running_published(str(page.state.epoch), page.events))
-        running.manager.tell(heard)
+        running.manager.tell(Heard(SESSION, Published(str(page.state.epoch), page.events)))
         await caught_up(running)
         await running.listen()
         assert running.counters.connections == 0
@@ -268,16 +287,3 @@ async def test_a_manager_that_fails_at_its_restart_tries_again(
         assert running.manager.restarts == 3
         phases = [each["phase"] for each in running.supervised()]
         assert phases == ["on_start", "on_start", "on_receive"]
-
-
-async def children(running: Instance) -> list[dict[str, object]]:
-    from actors.supervisor import GetTree
-
-    tree = await running.supervisor.ask(GetTree())
-    return [dict(node) for node in tree["children"]]
-
-
-def running_published(epoch: str, events: tuple[object, ...]) -> object:
-    from common.domain.resume import Published
-
-    return Published(epoch, events)  # type: ignore[arg-type]

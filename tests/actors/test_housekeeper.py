@@ -74,23 +74,24 @@ async def test_a_task_that_cannot_be_looked_at_keeps_no_other_waiting(
     redis_server: RedisServer, prefix: str
 ) -> None:
     async with instance(redis_server.url, prefix) as running:
-        broken = await running.stores.submit_and_deliver(timeout=0.01)
-        # Its end cannot be noted where it has to be.
-        await running.stores.redis.call("SET", running.stores.keys.cancel(broken), "")
-        healthy = await running.stores.submit(OTHER_SESSION)
-        await make_due(running, broken)
-        await make_due(running, healthy, OTHER_SESSION)
+        healthy = await running.stores.submit_and_deliver(timeout=0.01)
+        broken = await running.stores.submit(OTHER_SESSION)
+        await make_due(running, healthy)
+        await make_due(running, broken, OTHER_SESSION)
         with armed("tasks.after_deliver=raise:1"):
             ref = begin(running)
-            await until(lambda: untaken(running))
 
             async def ended() -> bool:
-                return (await running.stores.task(broken)).status is TaskStatus.TIMEOUT
+                return (await running.stores.task(healthy)).status is TaskStatus.TIMEOUT
+
+            async def recorded() -> bool:
+                return bool(running.supervised())
 
             await until(ended)
+            await until(recorded)
         assert ref.restarts == 0
         (failure,) = running.supervised()
-        assert (failure["outcome"], failure["task_id"]) == ("contained", healthy)
+        assert (failure["outcome"], failure["task_id"]) == ("contained", broken)
         assert failure["message_type"] == "DueTask"
 
 

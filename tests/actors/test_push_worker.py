@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
+import pytest
 
 from actors.loop_actor import LoopRef
 from actors.push_worker import PushWorkerActor
@@ -19,6 +20,12 @@ from tests.support.redis_server import RedisServer
 from tests.support.stores import ACME, SESSION
 
 SETTINGS = CallbackSettings(poll_seconds=0.05, claim_idle=0.05)
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was left lying is looked for often."""
+    monkeypatch.setattr("actors.stream_worker.CLAIM_EVERY", 0.05)
 
 
 class Pushing:

@@ -220,6 +220,7 @@ async def test_a_replay_waits_for_redis_while_the_connection_goes_on(prefix: str
             ref.tell(Doubt())
             ref.tell(Ping("p"))
             assert (await transport.frame("pong"))["id"] == "p"
+            await ref.ask(CaughtUp())
             assert transport.offsets == []
             server.start()
             await transport.offset(2)

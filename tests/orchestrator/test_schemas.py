@@ -201,6 +201,7 @@ def test_a_broadcast_names_1_to_1000_sessions() -> None:
         targets = [f"s-{i}" for i in range(count)]
         made = SCHEMAS.broadcast({**BROADCAST, "target_sessions": targets})
         assert made.target_sessions == tuple(targets)
+    wrong: Any
     for wrong in ([], [f"s-{i}" for i in range(1001)], None, "s-1", {}):
         body = {**BROADCAST, "target_sessions": wrong}
         assert errors_of(SCHEMAS.broadcast, body).keys() == {"target_sessions"}
@@ -347,7 +348,7 @@ def test_an_action_is_checked_once_and_frozen() -> None:
         action.message = "other"  # type: ignore[misc]
 
 
-def errors_of(load: Any, *arguments: Any) -> dict[str, list[str]]:
+def errors_of(load: Any, *arguments: Any) -> dict[str, Any]:
     with pytest.raises(ValidationFailed) as caught:
         load(*arguments)
     assert caught.value.errors is not None

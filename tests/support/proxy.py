@@ -41,6 +41,7 @@ class Proxy:
         self.cut_replies = 0
         self.latency = 0.0  # seconds, each way
         self.accepted = 0
+        self.replies = 0  # pieces of what the server said
 
     @property
     def url(self) -> str:
@@ -127,6 +128,7 @@ class Proxy:
                 await link.flows.wait()
                 if self.latency:
                     await asyncio.sleep(self.latency)
+                self.replies += is_reply
                 if is_reply and self.cut_replies > 0:
                     self.cut_replies -= 1
                     break

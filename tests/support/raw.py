@@ -159,8 +159,8 @@ async def raw_socket(port: int, receive_buffer: int = 0) -> AsyncIterator[RawSoc
     if receive_buffer:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
-    limit = {"limit": receive_buffer} if receive_buffer else {}
-    reader, writer = await asyncio.open_connection(sock=connection, **limit)
+    limit = receive_buffer or 2**16
+    reader, writer = await asyncio.open_connection(sock=connection, limit=limit)
     try:
         yield RawSocket(reader, writer)
     finally:

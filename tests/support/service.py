@@ -277,7 +277,7 @@ async def process_service(
 
     With `is_ready` it is waited for until it is; one whose Redis is away never would be.
     """
-    port = free_port()
+    port = overrides.get("server", {}).get("port") or free_port()
     overrides = {**overrides, "server": {"port": port, **overrides.get("server", {})}}
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")

@@ -28,8 +28,10 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
--- Loads the log's state; begins a new life of the log where there is none.
+-- Loads the log's state; begins a new life of the log where there is none. Fails here, before
+-- anything is written, if the log could not be added to.
 local function open_log()
+  redis.call('XLEN', log)
   local state = redis.call('HMGET', meta, 'epoch', 'last')
   epoch, last = state[1], tonumber(state[2])
   if not epoch then

@@ -289,3 +289,17 @@ def test_an_error_of_redis_means_one_thing(
 def test_an_address_that_cannot_be_read_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="scheme"):
         connect("http://example.org", socket_timeout=1)
+
+
+async def test_a_redis_that_may_drop_keys_is_refused() -> None:
+    with RedisServer("--maxmemory-policy", "allkeys-lru") as server:
+        async with redis_at(server.url) as redis:
+            assert "allkeys-lru" in (await redis.refusal() or "")
+            await redis.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+            assert await redis.refusal() is None
+
+
+async def test_a_redis_that_does_not_let_us_look_is_taken() -> None:
+    with RedisServer("--rename-command", "INFO", "") as server:
+        async with redis_at(server.url) as redis:
+            assert await redis.refusal() is None

@@ -268,3 +268,86 @@ def test_a_missing_group_is_known_by_what_redis_says() -> None:
     for text in ("NOGROUP No such key", "UNBLOCKED the stream key no longer exists"):
         assert is_missing_group(exceptions.ResponseError(text))
     assert not is_missing_group(exceptions.ResponseError("WRONGTYPE"))
+
+
+# Consumers.
+
+
+async def names_of(redis: Redis, stream: ConsumerStream) -> set[str]:
+    found = await redis.call("XINFO", "CONSUMERS", stream.name, "group")
+    return {flat[1].decode() for flat in found}
+
+
+async def test_what_one_took_and_how_often_is_known_until_it_is_finished(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stream_of(redis_server.url, prefix) as (stream, redis):
+        assert await stream.unfinished(10) == []  # there is no group yet
+        await stream.ensure_group()
+        ids = await add(redis, prefix, "1", "2", "3")
+        entries = await stream.read(10, 1)
+        await redis.call("XDEL", stream.name, ids[1])
+        assert values_of(await stream.unfinished(10)) == ["1", "3"]
+        assert values_of(await stream.unfinished(1)) == ["1"]
+        before = await stream.deliveries(entries[0])
+        await stream.claim(0, 10)
+        assert await stream.deliveries(entries[0]) == before + 1
+        await stream.finish([entries[0].id])
+        assert await stream.deliveries(entries[0]) == 0
+
+
+async def test_a_silent_consumer_is_retired_unless_something_is_pending_for_it(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        stream_of(redis_server.url, prefix, "idle") as (idle, redis),
+        stream_of(redis_server.url, prefix, "dead") as (dead, _),
+        stream_of(redis_server.url, prefix, "alive") as (alive, _),
+    ):
+        assert await alive.retire_dead(0) == 0  # there is no group yet
+        await alive.ensure_group()
+        for stream in (idle, dead, alive):
+            await add(redis, prefix, "1")
+            entries = await stream.read(10, 1)
+            if stream is not dead:
+                await stream.finish([entry.id for entry in entries])
+        assert await alive.retire_dead(60_000) == 0
+        assert await alive.retire_dead(0) == 1
+        assert await names_of(redis, alive) == {"dead", "alive"}
+        assert values_of(await alive.claim(0, 10)) == ["1"]  # nothing was lost with it
+        assert await alive.retire_dead(0) == 1
+
+
+async def test_who_leaves_is_gone_unless_another_has_to_take_over_from_it(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stream_of(redis_server.url, prefix) as (stream, redis):
+        await stream.leave()  # nothing to leave
+        await stream.ensure_group()
+        await add(redis, prefix, "1")
+        entries = await stream.read(10, 1)
+        await stream.leave()
+        assert await names_of(redis, stream) == {"a"}
+        await stream.finish([entry.id for entry in entries])
+        await stream.leave()
+        assert await names_of(redis, stream) == set()
+
+
+async def test_leaving_a_redis_that_is_away_takes_no_harm(redis_server: RedisServer) -> None:
+    async with (
+        Proxy(redis_server.port) as proxy,
+        stream_of(proxy.url, "any:", socket_timeout=0.2) as (stream, _),
+    ):
+        await proxy.refuse()
+        await stream.leave()
+
+
+async def test_who_looks_after_consumers_does_not_hide_a_mistake(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stream_of(redis_server.url, prefix) as (stream, redis):
+        await redis.call("SET", stream.name, "no stream")
+        with pytest.raises(exceptions.ResponseError, match="WRONGTYPE"):
+            await stream.retire_dead(0)
+        with pytest.raises(exceptions.ResponseError, match="WRONGTYPE"):
+            await stream.unfinished(1)

@@ -1,0 +1,37 @@
+"""A problem tells what a client needs, and nothing of our inside."""
+
+import orjson
+import pytest
+
+from common.domain import errors
+from common.domain.errors import OrchestratorError, TaskNotFound, ValidationFailed
+from orchestrator.problems import problem_body
+
+ERRORS = [
+    each
+    for each in vars(errors).values()
+    if isinstance(each, type) and issubclass(each, OrchestratorError)
+]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_every_error_is_a_problem(kind: type[OrchestratorError]) -> None:
+    problem = orjson.loads(problem_body(kind(), "r-1"))
+    assert problem["status"] == kind.http_status
+    assert problem["code"] == kind.code
+    assert problem["type"].endswith(f":{kind.code}")
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["request_id"] == "r-1"
+    assert "errors" not in problem
+
+
+def test_fields_are_told_where_there_are_any() -> None:
+    problem = orjson.loads(problem_body(ValidationFailed(errors={"a": ["no"]}), "r-1"))
+    assert problem["errors"] == {"a": ["no"]}
+
+
+def test_a_detail_of_its_own_wins() -> None:
+    assert orjson.loads(problem_body(TaskNotFound("Look elsewhere."), "r"))["detail"] == (
+        "Look elsewhere."
+    )
