@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTHONS := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format coverage clean
+.PHONY: help run test check format coverage chaos clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -31,6 +31,9 @@ format: $(VENV)/installed-dev ## Format, and repair what the linter can
 coverage: $(VENV)/installed-dev ## Which branches of actors/ and common/ the tests take
 	REQUIRE_ALL_TESTS=1 $(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage report --fail-under=95
+
+chaos: $(VENV)/installed ## Ten minutes of faults and a checker; ARGS="--minutes 2 --seed 1"
+	$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 clean: ## Remove the environment and caches; the data of the embedded Redis stays in .data
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

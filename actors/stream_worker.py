@@ -88,13 +88,15 @@ class StreamWorkerActor(LoopActor):
         if self._has_unfinished:
             await self._handle(await self._stream.unfinished(self._batch))
             self._has_unfinished = False
-        if time.monotonic() - self._claimed_at >= CLAIM_EVERY:
+        if self._stream.has_more_to_claim or time.monotonic() - self._claimed_at >= CLAIM_EVERY:
             self._claimed_at = time.monotonic()
             claimed = await self._stream.claim(self._claim_idle, self._batch)
             if claimed:
                 log.info(f"{self.what}.claimed", count=len(claimed))
                 await self._handle(claimed)
-        entries = await self._stream.read(self._batch, self._poll_seconds)
+        # Page by page, and between two of them what is new.
+        wait = 0 if self._stream.has_more_to_claim else self._poll_seconds
+        entries = await self._stream.read(self._batch, wait)
         failpoint(f"{self.what}.after_read")
         await self._handle(entries)
 

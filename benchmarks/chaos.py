@@ -68,15 +68,16 @@ def parser() -> argparse.ArgumentParser:
         "--if-busy",
         nargs="+",
         choices=BUSY,
-        default=["parallel"],
+        default=BUSY,
         metavar="WORD",
-        help=f"what messages say of it: some of {', '.join(BUSY)} (default parallel)",
+        help=f"what messages say of it: some of {', '.join(BUSY)} (default: all)",
     )
     options.add_argument("--no-faults", action="store_true", help="only the load, to compare with")
     options.add_argument(
         "--control",
         choices=CONTROLS,
-        help="switch off a safeguard, to see that the checker reports the damage",
+        help="switch off a safeguard, to see that the checker reports the damage: dedupe and gap "
+        "within seconds, fence and ack once the fault they are for has come",
     )
     options.add_argument(
         "--appendfsync",

@@ -142,8 +142,8 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
         if allowed or origin.lower().partition("://")[2] != self.request.host.lower():
             raise OriginNotAllowed
 
-    def _check_cross_origin(self, check: object) -> None:  # noqa: ARG002  `prepare` has done so
-        """Tornado's own check, which an `Origin` that is no URL makes fail."""
+    def _check_cross_origin(self, check: object) -> None:
+        """Tornado's own check, which an `Origin` that is no URL makes fail; `prepare` has ours."""
 
     def on_finish(self) -> None:
         """The request ended without an upgrade (after one, `on_close` comes instead)."""

@@ -15,6 +15,7 @@ from orchestrator.websocket_protocol import StrictProtocol
 TEXT = 0x81  # a whole text message; servers do not mask
 COMPRESSED = 0x40  # permessage-deflate (RFC 7692)
 DROPS_BACKLOG = frozenset({4008})
+STUCK = 5.0  # seconds that a write under way gets before the connection is closed over it
 
 
 class SocketTransport:
@@ -56,6 +57,9 @@ class SocketTransport:
         self._close = (code, reason)
         if code in DROPS_BACKLOG:
             self._pending.clear()
+            self._loop.call_soon(self._handler.close, code, reason)
+        elif self._is_writing:  # to a client that may never read on
+            self._loop.call_later(STUCK, self._handler.close, code, reason)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -77,7 +81,7 @@ class SocketTransport:
                 written.add_done_callback(partial(self._on_written, upto))
             else:
                 self._on_written(upto, written)
-        if self._close is not None and (not self._is_writing or self._close[0] in DROPS_BACKLOG):
+        if self._close is not None and not self._is_writing:
             code, reason = self._close
             self._handler.close(code, reason)
 

@@ -41,7 +41,7 @@ class Fault(Generic[V]):
 
     name: str
     row: str
-    weight: float
+    weight: int  # how often it is in the deck
     victims: Callable[[Topology], Sequence[V]]
     act: Callable[[Scene, V], Awaitable[None]]
     claims: Callable[[V], set[str]]  # what no other fault may be done to meanwhile

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from redis import exceptions
 from redis.asyncio import Redis
@@ -23,7 +24,18 @@ from benchmarks.rig.topology import Topology
 AT_ONCE = 3
 EVERY = (3.0, 5.0)  # seconds
 
-Drawn = tuple[str, str, set[str], Callable[[], Awaitable[None]]]  # kind, victim, claims, act
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A fault with its victim, ready to happen."""
+
+    name: str
+    victim: str
+    claims: set[str]
+    act: Callable[[], Awaitable[None]]
+
+
+Card = Callable[[], Drawn]
 
 
 class Nemesis:
@@ -34,12 +46,13 @@ class Nemesis:
     ) -> None:
         self.done: Counter[str] = Counter()
         self.broken: list[str] = []
+        self.claimed: set[str] = set()  # what no other fault may be done to now
         self._tell = tell
         self._dice = dice
         self._topology = topology
         self._redis = Redis(port=topology.redis.port, socket_timeout=10.0)
         self._scene = Scene(topology, dice, self._redis)
-        self._claimed: set[str] = set()
+        self._deck = self._shuffled()
         self._running: set[asyncio.Task[None]] = set()
         self._journal = Journal(topology.folder / "nemesis.jsonl")
 
@@ -64,51 +77,54 @@ class Nemesis:
         self._journal.close()
 
     def _begin(self) -> None:
-        drawn = self._draw()
+        drawn = self.draw()
         if drawn is not None:
-            task = asyncio.create_task(self._happen(*drawn))
+            task = asyncio.create_task(self.happen(drawn))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    def _draw(self) -> Drawn | None:
-        """One that claims nothing that is claimed; None if the dice found none in a few throws."""
-        groups = (PROCESS_FAULTS, EDGE_FAULTS, GENERAL_FAULTS)
-        weights = [sum(fault.weight for fault in group) for group in groups]
-        for _ in range(20):
-            match self._dice.choices(range(3), weights)[0]:
-                case 0:
-                    drawn = self._draw_of(self._pick(PROCESS_FAULTS))
-                case 1:
-                    drawn = self._draw_of(self._pick(EDGE_FAULTS))
-                case _:
-                    drawn = self._draw_of(self._pick(GENERAL_FAULTS))
-            if not drawn[2] & self._claimed:
+    def draw(self) -> Drawn | None:
+        """The next of the deck whose victim is free; None if there is none just now."""
+        for card in self._deck:
+            drawn = card()
+            if not drawn.claims & self.claimed:
+                self._deck.remove(card)
+                self._deck = self._deck or self._shuffled()
                 return drawn
         return None
 
-    def _pick(self, faults: tuple[Fault[V], ...]) -> Fault[V]:
-        return self._dice.choices(faults, [fault.weight for fault in faults])[0]
+    def _shuffled(self) -> list[Card]:
+        """All kinds, each as often as it weighs: none is left out for long."""
+        deck = [self._card(fault) for fault in PROCESS_FAULTS for _ in range(fault.weight)]
+        deck += [self._card(fault) for fault in EDGE_FAULTS for _ in range(fault.weight)]
+        deck += [self._card(fault) for fault in GENERAL_FAULTS for _ in range(fault.weight)]
+        self._dice.shuffle(deck)
+        return deck
+
+    def _card(self, fault: Fault[V]) -> Card:
+        return lambda: self._draw_of(fault)
 
     def _draw_of(self, fault: Fault[V]) -> Drawn:
         victim = self._dice.choice(fault.victims(self._topology))
         act = fault.act
-        return fault.name, victim.name, fault.claims(victim), lambda: act(self._scene, victim)
+        claims = fault.claims(victim)
+        return Drawn(fault.name, victim.name, claims, lambda: act(self._scene, victim))
 
-    async def _happen(
-        self, kind: str, victim: str, claims: set[str], act: Callable[[], Awaitable[None]]
-    ) -> None:
-        self._claimed |= claims
+    async def happen(self, drawn: Drawn) -> None:
+        """From its beginning until it is healed, both written down."""
+        about = f"{drawn.name}: {drawn.victim}"
+        self.claimed |= drawn.claims
         began = unix_ms()
-        self._journal.write(began=kind, victim=victim)
-        self._tell(f"{kind}: {victim}")
+        self._journal.write(began=drawn.name, victim=drawn.victim)
+        self._tell(about)
         try:
-            await act()
+            await drawn.act()
         except (Broken, RuntimeError, TimeoutError, AssertionError) as error:
-            self.broken.append(f"{kind}: {victim}: {error or type(error).__name__}")
+            self.broken.append(f"{about}: {error or type(error).__name__}")
             self._tell(f"BROKEN {self.broken[-1]}")
         except (exceptions.RedisError, OSError) as error:
-            self._tell(f"{kind}: {victim}: cut short by {error!r}")
+            self._tell(f"{about}: cut short by {error!r}")
         finally:
-            self._claimed -= claims
-            self.done[kind] += 1
-            self._journal.write(ended=kind, victim=victim, took=unix_ms() - began)
+            self.claimed -= drawn.claims
+            self.done[drawn.name] += 1
+            self._journal.write(ended=drawn.name, victim=drawn.victim, took=unix_ms() - began)

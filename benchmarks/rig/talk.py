@@ -15,7 +15,6 @@ from benchmarks.rig.records import unix_ms
 
 NO_ANSWER = (OSError, EOFError, TimeoutError, ValueError)
 GIVE_UP = 40.0  # seconds for the end of a task; then the next message is sent all the same
-BUSY = ("parallel",)
 
 
 class Session:
@@ -30,7 +29,7 @@ class Session:
         dice: random.Random,
         *,
         rate: float,
-        busy: Sequence[str] = BUSY,
+        busy: Sequence[str],
     ) -> None:
         self.log = Log(tenant, name, folder)
         tabs = 2 if dice.random() < 0.3 else 1

@@ -32,6 +32,7 @@ class ConsumerStream:
         self._group = group
         self._consumer = consumer
         self._reader: Any = None
+        self.has_more_to_claim = False  # the last claim took a page, and not the last one
 
     async def ensure_group(self) -> None:
         """Makes stream and group where they are missing, from the stream's very beginning."""
@@ -91,7 +92,8 @@ class ConsumerStream:
                     *("XAUTOCLAIM", self.name, self._group, self._consumer),
                     *(int(min_idle_seconds * 1000), start, "COUNT", count),
                 )
-                if items or start == b"0-0":  # Redis looks at so many at a time, then stops
+                self.has_more_to_claim = start != b"0-0"
+                if items or not self.has_more_to_claim:  # Redis looks at so many, then stops
                     break
         except exceptions.ResponseError as error:
             if not is_missing_group(error):

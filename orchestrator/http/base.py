@@ -7,7 +7,7 @@ from email.message import Message
 from typing import Any
 
 import structlog
-from tornado import web
+from tornado import iostream, web
 
 from common.domain.errors import (
     BadRequest,
@@ -97,8 +97,8 @@ class ProblemHandler(web.RequestHandler):
         ]
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """An expected refusal is no news; anything else is a mistake of ours."""
-        if isinstance(value, OrchestratorError | web.HTTPError):
+        """A refusal, or a client that is gone, is no news; anything else is a mistake of ours."""
+        if isinstance(value, OrchestratorError | web.HTTPError | iostream.StreamClosedError):
             return
         log.error(
             "request.failed",

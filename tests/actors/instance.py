@@ -83,6 +83,14 @@ class RecordingTransport:
         assert self.closed is not None
         return self.closed[0]
 
+    async def answers(self, count: int) -> list[Frame]:
+        """The frames that carry an id, once there are so many."""
+        await self.until(lambda: len(self._answers()) >= count)
+        return self._answers()
+
+    def _answers(self) -> list[Frame]:
+        return [frame for frame in self.frames if "id" in frame]
+
     @property
     def types(self) -> list[str]:
         return [frame["type"] for frame in self.frames]
@@ -206,4 +214,6 @@ async def instance(
             yield running
         finally:
             await running.bridge.stop()
+            for session in list(running.supervisor._supervisor._watched):
+                await session.stop(1.0, drop=True)
             await running.supervisor.stop()

@@ -1,6 +1,5 @@
 """One connection hears each event once and in order, whatever happens around it."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 from actors.connection_manager import Connect
 from actors.loop_actor import LoopRef
 from actors.session import (
-    MAX_UNANSWERED,
     CaughtUp,
     Close,
     Command,
@@ -17,18 +15,16 @@ from actors.session import (
     Passing,
     Ping,
     ReadLog,
-    Refused,
     SessionActor,
     SocketClosed,
 )
 from common.domain.actions import ChatGetStatusAction
-from common.domain.errors import BadRequest, ValidationFailed
 from common.domain.events import encode_entry
 from common.domain.ids import TaskId, new_id
 from common.domain.resume import Published, ResumeRequest
 from common.failpoints import armed
 from common.queues.bridge import HeardPassing
-from tests.actors.instance import Frame, Instance, RecordingTransport, instance
+from tests.actors.instance import Instance, RecordingTransport, instance
 from tests.support.redis_server import RedisServer
 from tests.support.stores import ACME, OTHER_SESSION, SESSION, Stores, message
 
@@ -40,16 +36,6 @@ def status_of(task_id: str) -> ChatGetStatusAction:
 async def acknowledged(transport: RecordingTransport) -> dict[str, Any]:
     data: dict[str, Any] = (await transport.frame("connection_ack"))["data"]
     return data
-
-
-async def answers(transport: RecordingTransport, count: int) -> list[Frame]:
-    """So many frames that carry an id."""
-
-    def found() -> list[Frame]:
-        return [frame for frame in transport.frames if "id" in frame]
-
-    await transport.until(lambda: len(found()) >= count)
-    return found()
 
 
 async def published(kept: Stores, first: int, last: int) -> Published:
@@ -291,109 +277,6 @@ async def test_a_full_mailbox_does_not_lose_the_next_page(
         assert (transport.closed, running.supervised()) == (None, [])
 
 
-# Commands.
-
-
-async def test_commands_are_answered_with_what_rest_would_answer(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    async with instance(redis_server.url, prefix) as running:
-        ref, transport = await running.connect()
-        action = message()
-        ref.tell(Command("send", action))
-        ref.tell(Command("unknown", status_of("unknown")))
-        ref.tell(Command(None, status_of("unknown")))
-        found = {frame["id"]: frame for frame in await answers(transport, 2)}
-        assert found["send"]["type"] == "ack"
-        assert found["send"]["data"]["task_id"] == action.task_id
-        assert found["unknown"]["data"]["code"] == "task_not_found"
-        await transport.until(lambda: transport.types.count("error") == 2)
-        assert (await transport.frame("user_message"))["task_id"] == action.task_id
-
-
-async def test_a_command_without_an_id_is_done_without_an_ack(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    async with instance(redis_server.url, prefix) as running:
-        ref, transport = await running.connect()
-        ref.tell(Command(None, message()))
-        await transport.offset(1)
-        ref.tell(Command("last", status_of("unknown")))
-        await answers(transport, 1)
-        assert "ack" not in transport.types
-
-
-async def test_too_many_unanswered_commands_are_refused(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    async with instance(redis_server.url, prefix) as running:
-        ref, transport = await running.connect()
-        for number in range(MAX_UNANSWERED + 1):
-            ref.tell(Command(str(number), status_of("unknown")))
-        found = await answers(transport, MAX_UNANSWERED + 1)
-        codes = [frame["data"]["code"] for frame in found]
-        assert codes == ["overloaded"] + ["task_not_found"] * MAX_UNANSWERED
-        ref.tell(Command("again", status_of("unknown")))
-        assert (await answers(transport, len(found) + 1))[-1]["id"] == "again"
-
-
-async def test_a_router_that_fails_or_is_gone_is_told_as_what_it_is(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    async with instance(redis_server.url, prefix) as running:
-        ref, transport = await running.connect()
-        with armed("chat_router.on_batch=raise:1"):
-            ref.tell(Command("failed", status_of("t")))
-            assert await code_of(transport, 1) == "internal_error"
-        await running.router.stop()
-        ref.tell(Command("gone", status_of("t")))
-        assert await code_of(transport, 2) == "draining"
-        assert ref.is_alive()
-
-
-async def test_a_router_that_stops_before_it_answers_is_told_as_draining(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    async with instance(redis_server.url, prefix) as running:
-        ref, transport = await running.connect()
-        with armed("chat_router.on_batch=sleep:0.01"):
-            busy = running.router.ask(status_of("t"))
-            await asyncio.sleep(0)  # its turn begins
-            ref.tell(Command("dropped", status_of("t")))
-            await ref.ask(CaughtUp())
-            await running.router.stop(drop=True)
-        busy.cancel()
-        assert await code_of(transport, 1) in ("draining", "task_not_found")
-
-
-async def test_a_router_that_does_not_answer_in_time_means_redis(
-    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("actors.session.ANSWER_WITHIN", 0.0)
-    async with instance(redis_server.url, prefix) as running:
-        ref, transport = await running.connect()
-        ref.tell(Command("slow", status_of("t")))
-        assert await code_of(transport, 1) == "redis_unavailable"
-
-
-async def test_bad_frames_in_a_row_close_the_connection_and_good_ones_excuse_them(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    async with instance(redis_server.url, prefix) as running:
-        ref, transport = await running.connect()
-        bad = Refused(None, BadRequest("No JSON."), is_bad=True)
-        refused = Refused("r", ValidationFailed(errors={"message": ["Missing."]}), is_bad=False)
-        for told in (bad, bad, Ping("p"), bad, bad, refused, bad, bad):
-            ref.tell(told)
-        await ref.ask(CaughtUp())
-        assert transport.closed is None
-        (error,) = [frame for frame in transport.frames if frame.get("id") == "r"]
-        assert error["data"]["errors"] == {"message": ["Missing."]}
-        ref.tell(bad)
-        assert await transport.close_code() == 4413
-        assert running.counters.bad_frames == 7
-
-
 # Ends.
 
 
@@ -482,8 +365,3 @@ async def gone(running: Instance) -> None:
     """All that was told to the manager before has been handled."""
     await running.manager.ask(CaughtUp())
     await running.manager.ask(CaughtUp())
-
-
-async def code_of(transport: RecordingTransport, count: int) -> str:
-    code: str = (await answers(transport, count))[-1]["data"]["code"]
-    return code

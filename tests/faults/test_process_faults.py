@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def is_frozen(pid: int) -> bool:
 async def test_a_killed_instances_callbacks_are_taken_over_and_its_clients_miss_nothing(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    patient = {"callbacks": {"poll_seconds": 5}}  # nearly always in the middle of a read
+    patient: Any = {"callbacks": {"poll_seconds": 5}}  # nearly always in the middle of a read
     follower = Follower()
     async with (
         process_service(redis_server.url, prefix, **patient) as first,
@@ -238,7 +239,7 @@ async def test_a_frozen_instance_that_wakes_up_does_no_harm(
     redis_server: RedisServer, prefix: str
 ) -> None:
     """It freezes with callbacks in its hands that it has read and not applied."""
-    quick = {"callbacks": {"claim_idle": 1, "poll_seconds": 0.05}}
+    quick: Any = {"callbacks": {"claim_idle": 1, "poll_seconds": 0.05}}
     stays, moves = Follower(), Follower()
     async with (
         process_service(
@@ -340,7 +341,10 @@ async def test_rolling_restarts_lose_no_message_and_spread_their_clients(
     async with FakeExecutor(redis_server.url, prefix) as executor, contextlib.AsyncExitStack() as s:
 
         async def start(number: int) -> RunningProcess:
-            settings = {**slow_return, "server": {**slow_return["server"], "port": ports[number]}}
+            settings: Any = {
+                **slow_return,
+                "server": {**slow_return["server"], "port": ports[number]},
+            }
             process = process_service(redis_server.url, prefix, **settings)
             return await s.enter_async_context(process)
 
@@ -352,7 +356,7 @@ async def test_rolling_restarts_lose_no_message_and_spread_their_clients(
             for number in (0, 1):
                 draining = running[number]
                 draining.send_signal(signal.SIGTERM)
-                await eventually(lambda d=draining: _is_unready(d))
+                await eventually(partial(_is_unready, draining))
                 assert await draining.exited(within=20) == 0
                 await start(number)
             sending.cancel()
@@ -362,13 +366,14 @@ async def test_rolling_restarts_lose_no_message_and_spread_their_clients(
             for number, follower in enumerate(followers):
                 mine = sum(int(key.rpartition("-")[2]) % 10 == number for key in taken)
                 await follower.ended(mine)
+        codes = {code for follower in followers for code in follower.closes}
     assert wrong == []
     assert len(taken) > 10
     goodbyes = [each for f in followers for each in f.other if each["type"] == "reconnect"]
     assert len(goodbyes) >= 10
     assert {each["data"]["after_ms"] % 50 for each in goodbyes} == {0}  # twenty a second
     assert max(each["data"]["after_ms"] for each in goodbyes) >= 500  # ten of them at the least
-    assert {code for f in followers for code in f.closes} == {1012}
+    assert codes == {1012}
 
 
 async def _is_unready(address: Address) -> bool:

@@ -315,6 +315,11 @@ EXAMPLES: list[list[Step]] = [
         Deliver([reported(1, 2, "cancelled", {})], again=True),
     ],
     [Deliver([reported(1, 1, "started", {}), reported(1, 3, "delta", ONE)], again=True), Look(0)],
+    [
+        Deliver([reported(1, 1, "started", {})], again=False),
+        Cancel(0),
+        Deliver([reported(1, 2, "failed", RETRY)], again=True),
+    ],
 ]
 
 

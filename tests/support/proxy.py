@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +14,7 @@ class Link:
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self._ends = (client, server)
+        self.port: int = server.get_extra_info("sockname")[1]  # as the server sees it
         self.flows = asyncio.Event()
         self.flows.set()
 
@@ -77,10 +79,16 @@ class Proxy:
         """Takes everything and passes nothing on, in silence; new connections too."""
         self._is_open.clear()
 
-    def freeze(self) -> None:
-        """The same for those who are connected now."""
+    def freeze(self, ports: Collection[int] | None = None) -> None:
+        """The same for those who are connected now, or whom the server knows by these ports."""
         for link in self._links:
-            link.flows.clear()
+            if ports is None or link.port in ports:
+                link.flows.clear()
+
+    def lead_to(self, port: int) -> None:
+        """Cuts every connection; new ones go to another server."""
+        self._server_port = port
+        self.cut()
 
     async def heal(self) -> None:
         self.latency = 0.0

@@ -95,7 +95,9 @@ async def test_what_a_dead_consumer_left_is_claimed(redis_server: RedisServer, p
         await dead.read(10, 1)
         assert await alive.claim(60, 10) == []
         assert values_of(await alive.claim(0, 2)) == ["1", "2"]
+        assert alive.has_more_to_claim
         assert values_of(await alive.claim(0, 10)) == ["1", "2", "3"]
+        assert not alive.has_more_to_claim
 
 
 async def test_what_one_took_itself_and_never_saw_is_claimed_too(

@@ -222,6 +222,20 @@ async def test_a_client_that_asks_first_is_told_to_go_on_or_not(instance: Runnin
         assert answer.status == 413
 
 
+async def test_a_client_that_leaves_before_its_answer_is_no_mistake_of_ours(
+    instance: RunningProcess, tenant: str
+) -> None:
+    logged = len(instance.log)
+    body = body_of(1000, tenant)
+    for _ in range(50):
+        async with raw_socket(instance.port) as raw:
+            head = f"POST /api/chat/status HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}"
+            await raw.write(head.encode() + b"\r\n\r\n" + body)
+            raw.writer.transport.abort()
+    assert (await instance.get("/health")).status == 200
+    assert instance.log[logged:] == ""
+
+
 async def test_requests_in_one_packet_are_answered_in_order(instance: RunningProcess) -> None:
     async with raw_socket(instance.port) as raw:
         paths = ["/health", "/nothing", "/ws/stats", "/health"]
