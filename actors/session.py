@@ -279,7 +279,8 @@ class SessionActor(LoopActor):
         before = self._backlog()
         self._send(frames)
         # A single frame may exceed the buffer, so what counts is what waited before it.
-        if before and self._backlog() > self._policy.send_buffer_bytes:
+        is_slow = before and self._backlog() > self._policy.send_buffer_bytes
+        if is_slow and not self._closed:
             self._counters.slow_consumers_closed += 1
             self._close(4008, "reads too slowly; come back")
 

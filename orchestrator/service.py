@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -23,7 +21,6 @@ from actors.supervision_log import SupervisionLog
 from actors.supervisor import ChildSpec, SupervisorActor
 from common.domain.errors import OrchestratorError
 from common.domain.ids import new_id
-from common.processes import ChildProcess, spawn_child
 from common.queues.bridge import Bridge, Message
 from common.queues.embedded import EmbeddedRedis
 from common.queues.redis import Redis
@@ -31,6 +28,7 @@ from common.queues.stores import Stores, StoreSettings
 from config.settings import Settings
 from orchestrator import __version__
 from orchestrator.app import App, Phase, ask
+from orchestrator.embedded_worker import EmbeddedWorker
 from orchestrator.http.base import NotFoundHandler
 from orchestrator.listening import bind_sockets
 from orchestrator.routes import routes
@@ -59,7 +57,6 @@ class Service:
         self.instance_id = new_id()
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._stack = contextlib.AsyncExitStack()
-        self._worker: ChildProcess | None = None
         self._watchers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -144,27 +141,27 @@ class Service:
                 (bridge, self._policy(), stores.log, router, supervisor, counters),
             )
         )
-        supervisor.spawn(
-            ChildSpec(
-                "push_worker",
-                PushWorkerActor,
-                (stores.pushes, stores.log, schemas.queued_push, counters, settings.callbacks),
-            )
-        )
-        supervisor.spawn(
-            ChildSpec(
-                "callback_worker",
-                CallbackWorkerActor,
-                (stores.callbacks, counters, settings.callbacks),
-            )
-        )
-        supervisor.spawn(
-            ChildSpec(
-                "housekeeper",
-                HousekeeperActor,
-                (self.instance_id, stores, counters),
-            )
-        )
+        readers = [
+            supervisor.spawn(
+                ChildSpec(
+                    "push_worker",
+                    PushWorkerActor,
+                    (stores.pushes, stores.log, schemas.queued_push, counters, settings.callbacks),
+                )
+            ),
+            supervisor.spawn(
+                ChildSpec(
+                    "callback_worker",
+                    CallbackWorkerActor,
+                    (stores.callbacks, counters, settings.callbacks),
+                )
+            ),
+            supervisor.spawn(
+                ChildSpec("housekeeper", HousekeeperActor, (self.instance_id, stores, counters))
+            ),
+        ]
+        # Each of these waits for something; they end together instead of one after the other.
+        self._stack.push_async_callback(_stop_all, readers)
         bridge.start()
         self._stack.push_async_callback(bridge.stop)
         self.app = App(
@@ -240,31 +237,10 @@ class Service:
         self._stack.push_async_callback(stop_listening)
 
     async def _start_worker(self, url: str) -> None:
-        if not self._settings.execution.embedded_worker:
-            return
-        # The address may hold a password, so it goes by the environment, which others cannot read.
-        environment = {
-            **os.environ,
-            "EXECUTION_REDIS_URL": url,
-            "EXECUTION_KEY_PREFIX": self._settings.redis.key_prefix,
-            "EXECUTION_ORCHESTRATOR_URL": self.address.rstrip("/"),
-            "EXECUTION_LOG_FORMAT": self._settings.logging.format,
-            "EXECUTION_DRAIN_SECONDS": str(self._settings.server.drain_seconds / 4),
-        }
-        self._worker = await spawn_child(
-            sys.executable, "-m", "execution", env=environment, cwd=PROJECT
-        )
-        self._stack.push_async_callback(self._worker.stop, self._settings.server.drain_seconds / 2)
-        self._watchers.append(
-            asyncio.create_task(self._watch_worker(url, self._worker), name="service.worker")
-        )
-
-    async def _watch_worker(self, url: str, worker: ChildProcess) -> None:
-        """A worker that ends by itself is started again: in dev, agents crash on purpose."""
-        status = await worker.wait()
-        log.warning("worker.ended", status=status)
-        await asyncio.sleep(1)
-        await self._start_worker(url)
+        if self._settings.execution.embedded_worker:
+            worker = EmbeddedWorker(self._settings, url, self.address)
+            await worker.start()
+            self._stack.push_async_callback(worker.stop)
 
     async def _await_redis(self) -> None:
         is_told = False
@@ -298,6 +274,10 @@ class Service:
         self.app.phase = Phase.FAILED
         if not self.failed.done():
             self.failed.set_result(reason)
+
+
+async def _stop_all(refs: Sequence[LoopRef]) -> None:
+    await asyncio.gather(*(ref.stop() for ref in refs))
 
 
 async def _until(condition: Callable[[], bool], within: float) -> None:

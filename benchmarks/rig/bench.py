@@ -54,6 +54,7 @@ class Bench:
         self._silence = asyncio.Event()  # nobody says anything new
         self._talking: list[asyncio.Task[None]] = []
         self._telling: asyncio.Task[None] | None = None
+        self._not_ready: list[str] = []
         self._caught_up: float | None = None
         self._drained: float | None = None
         self._redis_version = ""
@@ -99,6 +100,7 @@ class Bench:
             await self._nemesis.rage(seconds)
         self._tell("healed; drain")
         await self._heal_and_drain()
+        await self._see_who_is_ready()
 
     async def _heal_and_drain(self) -> None:
         self._silence.set()
@@ -111,6 +113,13 @@ class Bench:
                 self._drained = since
                 return
             await asyncio.sleep(0.2)
+
+    async def _see_who_is_ready(self) -> None:
+        for member in self.topology.instances:
+            try:
+                await self.topology.ready(member, CATCH_UP)
+            except (TimeoutError, RuntimeError) as error:
+                self._not_ready.append(f"{member.name} is not ready: {error}")
 
     def _has_come_to(self, ends: Sequence[int]) -> bool:
         """Whether all tabs are connected and have seen so much of their sessions' logs."""
@@ -188,5 +197,5 @@ class Bench:
         if self._drained is None:
             still = sum(len(session.open_tasks()) for session in self.sessions)
             findings.add("late", f"not drained within {DRAIN:g} s: {still} tasks open")
-        for what in self._nemesis.broken:
+        for what in (*self._nemesis.broken, *self._not_ready):
             findings.add("unhandled", what)

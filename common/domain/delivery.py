@@ -178,6 +178,7 @@ class TaskDelivery:
         if self.status is TaskStatus.CANCELLING:
             self._end_as_cancelled()
         elif self.attempt >= self.limits.max_attempts:
+            self.ended_here = True
             self._end_with_error(TaskStatus.FAILED, "max_attempts")
         else:
             self.status, self.is_over = TaskStatus.QUEUED, True

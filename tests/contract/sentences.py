@@ -4,6 +4,7 @@
 its tests. A sentence ends at a full stop; a row of a table is a sentence, its cells joined by `·`.
 """
 
+import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,9 +24,15 @@ TITLE = re.compile(r"\*\*[^*]+\.\*\* ")
 NEW_PARAGRAPH = re.compile(r"\*\*|\d+\. ")
 
 
+NAMED = re.compile(r"test_(\d)_(\d+)(?:_(and|to)_(\d)_(\d+))?_[a-z]")
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sentence of the list. Tests are `path.py::name`, from the project's root."""
+    """One sentence of the list. Tests are `path.py::name`, from the project's root.
+
+    `why_not` says what has no test yet; there may be tests beside it.
+    """
 
     words: str
     tests: tuple[str, ...]
@@ -46,15 +53,44 @@ def rows() -> Mapping[str, Row]:
 
 
 def _row(matched: re.Match[str], file: Path) -> Row:
-    tests = TEST.findall(matched["tests"])
     later = LATER.search(matched["tests"])
     return Row(
         words=matched["words"],
-        tests=tuple(
-            each if "::" in each else f"{file.relative_to(PROJECT)}::{each}" for each in tests
-        ),
+        tests=tuple(_address(test, file) for test in TEST.findall(matched["tests"])),
         why_not=later[0] if later else "",
     )
+
+
+def _address(test: str, file: Path) -> str:
+    path, _, name = test.rpartition("::")
+    if not path:
+        path = str(file.relative_to(PROJECT))
+    elif "/" not in path:
+        path = str((FOLDER / path).relative_to(PROJECT))
+    return f"{path}::{name}"
+
+
+def sentences_in(name: str) -> set[str]:
+    """The sentences that the name of a test tells of."""
+    matched = NAMED.match(name)
+    assert matched is not None, f"{name} does not say which sentence it shows"
+    section, first, joint, _, last = matched.groups()
+    numbers = {
+        "and": [int(first), int(last or 0)],
+        "to": range(int(first), int(last or 0) + 1),
+        None: [int(first)],
+    }[joint]
+    return {f"{section}.{number}" for number in numbers}
+
+
+def names_in(file: Path) -> set[str]:
+    """The names of a file's tests."""
+    return {
+        node.name
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+    }
 
 
 def sentences(contract: str) -> Mapping[str, str]:

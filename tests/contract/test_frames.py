@@ -414,6 +414,6 @@ async def test_4_18_who_is_sent_elsewhere_misses_nothing_there(
             assert [frame["offset"] for frame in frames] == [last + 1, last + 2]
 
         async def has_ended() -> bool:
-            return (await new.service.status(task.task_id))["status"] == "completed"
+            return str((await new.service.status(task.task_id))["status"]) == "completed"
 
         assert await until(has_ended)

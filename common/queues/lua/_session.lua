@@ -79,6 +79,9 @@ local function keep_log()
 end
 
 local function commit()
+  if #passing > 0 then  -- first: an agent that types does so before it has answered
+    redis.call('PUBLISH', channel, 'T\n' .. table.concat(passing, '\n'))
+  end
   if #told > 0 then
     for i, entry in ipairs(told) do
       redis.call('XADD', log, whole(last + i) .. '-0', 'e', entry)
@@ -88,8 +91,5 @@ local function commit()
     keep_log()
     local head = 'E ' .. epoch .. ' ' .. whole(last + 1) .. '\n'
     redis.call('PUBLISH', channel, head .. table.concat(told, '\n'))
-  end
-  if #passing > 0 then
-    redis.call('PUBLISH', channel, 'T\n' .. table.concat(passing, '\n'))
   end
 end

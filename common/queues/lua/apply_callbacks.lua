@@ -94,6 +94,7 @@ function handle.retry(task, callback)
   if task.status == 'cancelling' then
     end_cancelled(task)
   elseif task.attempt >= max_attempts then
+    stop_workers(task)
     end_task(task, 'failed')
     set(task, 'error', callback.extra)
     append('error', callback.extra, task.id)
