@@ -34,7 +34,6 @@ def test_what_is_reserved_or_refused_as_yet_says_so() -> None:
     page = PAGE.read_text()
     assert "takes effect with limits and fair dispatch.\n  prefetch: 16" in page
     assert "until then all else is refused.\n  mode: none" in page
-    assert "until then all else but parallel is refused.\n#     if_busy: null" in page
 
 
 def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:

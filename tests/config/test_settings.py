@@ -190,10 +190,6 @@ def test_a_wrong_value_is_not_complained_about_twice() -> None:
             "default_tier: {} (limits and fair dispatch); for now it must be enterprise",
         ),
         (
-            "agents: {echo: {if_busy: enqueue}}",
-            "agents.echo.if_busy: {} (turns within a session); for now it must be parallel",
-        ),
-        (
             "server: {processes: 2}",
             "server.processes: {} (several processes); for now it must be 1",
         ),
@@ -209,7 +205,7 @@ def test_what_a_later_version_brings_is_refused(text: str, mistake: str) -> None
         "auth: {mode: none}",
         "auth: {mode: [none], api_keys: [], jwt: {}}",
         "tiers: {}\ntenants: {}\ndefault_tier: enterprise",
-        "agents: {echo: {if_busy: parallel}}",
+        "agents: {echo: {if_busy: interrupt}}",
         "agents: {echo: {tenants: [acme], timeout: 5}}",
         "agents: {echo: }",
         "server: {processes: 1}",

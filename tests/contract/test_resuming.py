@@ -170,7 +170,7 @@ async def test_4_29_only_plain_deltas_of_one_task_and_attempt_are_joined(
         covered = [
             offset
             for frame in joined
-            for offset in range(int(frame.get("from_offset", frame["offset"])), frame["offset"] + 1)
+            for offset in range(frame.get("from_offset") or frame["offset"], frame["offset"] + 1)
         ]
         assert covered == list(range(1, ack["data"]["offset"] + 1))
 

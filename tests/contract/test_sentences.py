@@ -8,10 +8,10 @@ from tests.contract.sentences import (
     CONTRACT,
     FOLDER,
     PROJECT,
+    names_in,
     rows,
     sentences,
     sentences_in,
-    names_in,
 )
 
 FILES = [each for each in sorted(FOLDER.glob("test_*.py")) if each != Path(__file__)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.domain.ids import TaskId
-from common.queues.work_consumer import GIVEN_BACK
+from common.queues.keys import GIVEN_BACK
 from tests.execution.support import Orchestrator, Process, text
 from tests.support.redis_server import RedisServer
 

@@ -10,8 +10,8 @@ import pytest
 import structlog.testing
 
 from common.domain.ids import TaskId
-from common.queues.keys import WORK_GROUP
-from common.queues.work_consumer import GIVEN_BACK, RedisRefused
+from common.queues.keys import GIVEN_BACK, WORK_GROUP
+from common.queues.work_consumer import RedisRefused
 from execution import Output, Task, Worker
 from tests.execution.support import (
     PATIENCE,

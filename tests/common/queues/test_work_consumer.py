@@ -9,9 +9,8 @@ import pytest
 
 from common.domain.errors import RedisUnavailable
 from common.domain.ids import TaskId
-from common.queues.keys import WORK_GROUP
+from common.queues.keys import GIVEN_BACK, WORK_GROUP
 from common.queues.work_consumer import (
-    GIVEN_BACK,
     GroupMissing,
     Lease,
     Report,
