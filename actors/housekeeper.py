@@ -13,6 +13,7 @@ from common.domain.errors import OrchestratorError, TemporaryError
 from common.failpoints import failpoint
 from common.queues.due import DueTask
 from common.queues.stores import Stores
+from common.queues.watch import Look
 from common.queues.work import TakenEntry
 
 log = structlog.get_logger(__name__)
@@ -79,7 +80,8 @@ class HousekeeperActor(LoopActor):
     async def _look(self) -> None:
         due = await self._due.take(DUE_BATCH)
         failpoint("housekeeper.after_take")
-        await self._each(self._check, due)
+        looks = dict(zip(due, await self._watch.look(due), strict=True))
+        await self._each(lambda each: self._follow(looks[each]), due)
         failpoint("housekeeper.after_check")
         if self._is_time("beat", BEAT_EVERY):
             await self._work.ensure_groups()  # workers wait for them, also after a flush
@@ -109,10 +111,10 @@ class HousekeeperActor(LoopActor):
         self._next[what] = now + every
         return True
 
-    async def _check(self, due: DueTask) -> None:
-        ended = await self._watch.check(due)
+    async def _follow(self, look: Look) -> None:
+        ended = await self._watch.follow(look)
         if ended is not None:
-            log.info("task.tidied", task_id=due.task_id, status=ended)
+            log.info("task.tidied", task_id=look.due.task_id, status=ended)
 
     def _is_worn_out(self, taken: TakenEntry) -> bool:
         """Above `max_attempts`, or at it and untouched past the visibility timeout (section 5)."""

@@ -1,5 +1,9 @@
 """What time demands of tasks: ends at deadlines, and whatever a crash left between two steps."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import structlog
 
 from common.domain.ids import TaskId
@@ -8,7 +12,7 @@ from common.queues.due import DueTask, DueTimes
 from common.queues.ends import Ends
 from common.queues.keys import Keys
 from common.queues.redis import Redis, is_mistake, unwrap
-from common.queues.scripts import CHECK_TASK, FAIL_TASK
+from common.queues.scripts import CHECK_TASK, FAIL_TASK, Command
 from common.queues.session_calls import SessionCalls
 from common.queues.task_records import session_named
 from common.queues.tasks import TaskStore
@@ -18,6 +22,19 @@ log = structlog.get_logger(__name__)
 
 NEXT_IN_LINE_MS = 3000  # how soon a waiting task is looked at again, lest its release was lost
 FURTHER_BEHIND_MS = 15_000
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What `lua/check_task.lua` found and did; `unseen` where it could not."""
+
+    due: DueTask
+    state: bytes = b"unseen"
+    next_look: int = 0
+    status: bytes = b""
+    reason: str = ""
+    released: Sequence[TaskId] = ()
+    interrupts: Sequence[TaskId] = ()
 
 
 class TaskWatch:
@@ -45,27 +62,32 @@ class TaskWatch:
         self._gap_timeout_ms = gap_timeout_ms
 
     async def check(self, due: DueTask) -> TaskStatus | None:
-        """Does what time demands of a task: an end, a missing delivery. Says if it ended.
+        """Looks at one task, and does what follows. Says how it ended, if it has."""
+        return await self.follow((await self.look([due]))[0])
+
+    async def look(self, due: Sequence[DueTask]) -> list[Look]:
+        """Ends what time demands to be ended; all in one go, so that many due at once are in time.
 
         A task that cannot be looked at, for a mistake of ours, is left for the next look.
         """
-        session, task_id = due.session, due.task_id
-        (reply,) = await self._redis.batch(
-            [
-                self._calls.call(
-                    CHECK_TASK,
-                    session,
-                    self._calls.task_keys(session, task_id),
-                    *(task_id, self._gap_timeout_ms, NEXT_IN_LINE_MS, FURTHER_BEHIND_MS),
-                )
-            ]
+        replies = await self._redis.batch([self._command(each) for each in due])
+        return [_look(each, reply) for each, reply in zip(due, replies, strict=True)]
+
+    def _command(self, due: DueTask) -> Command:
+        return self._calls.call(
+            CHECK_TASK,
+            due.session,
+            self._calls.task_keys(due.session, due.task_id),
+            *(due.task_id, self._gap_timeout_ms, NEXT_IN_LINE_MS, FURTHER_BEHIND_MS),
         )
-        if is_mistake(reply):
-            log.error("look.failed", task_id=task_id, session=str(session), error=str(reply))
-            return None
-        state, next_look, status, reason, released, interrupts = unwrap(reply)
+
+    async def follow(self, look: Look) -> TaskStatus | None:
+        """Does what a look at a task calls for outside its session. Says how it ended, if it has."""
+        session, task_id, status = look.due.session, look.due.task_id, look.status
         ended = None
-        match state:
+        match look.state:
+            case b"unseen":
+                return None
             case b"gone":
                 await self._redis.batch(
                     [
@@ -76,16 +98,16 @@ class TaskWatch:
             case b"ended":
                 ended = TaskStatus(status.decode())
                 if ended is not TaskStatus.COMPLETED:
-                    await self._ends.tell_workers(session, task_id, reason.decode() or ended)
+                    await self._ends.tell_workers(session, task_id, look.reason or ended)
                 await self._ends.tidy([(session, task_id)])
             case b"undelivered":
                 await self._turns.release(session, [task_id])
             case _:
                 if status == b"cancelling":
-                    await self._ends.tell_workers(session, task_id, reason.decode())
-                await self._tasks.interrupt(session, _ids(interrupts))
-                await self._redis.batch([self._due.settle(due, next_look)])
-        await self._turns.release(session, _ids(released))
+                    await self._ends.tell_workers(session, task_id, look.reason)
+                await self._tasks.interrupt(session, look.interrupts)
+                await self._redis.batch([self._due.settle(look.due, look.next_look)])
+        await self._turns.release(session, look.released)
         return ended
 
     async def fail(self, task_id: TaskId, error_type: str, message: str) -> bool:
@@ -106,6 +128,14 @@ class TaskWatch:
         await self._ends.tidy([(session, task_id)])
         await self._turns.release(session, _ids(released))
         return bool(ended)
+
+
+def _look(due: DueTask, reply: Any) -> Look:
+    if is_mistake(reply):
+        log.error("look.failed", task_id=due.task_id, session=str(due.session), error=str(reply))
+        return Look(due)
+    state, next_look, status, reason, released, interrupts = unwrap(reply)
+    return Look(due, state, next_look, status, reason.decode(), _ids(released), _ids(interrupts))
 
 
 def _ids(raw: list[bytes]) -> list[TaskId]:

@@ -5,6 +5,7 @@ import contextlib
 import random
 import statistics
 import time
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -382,3 +383,27 @@ async def test_random_and_damaged_frames_are_answered_or_cut_off_and_break_nothi
         measured("damaged frames, none of which broke anything", tried, "frames")
         await quiet.close()
         assert await close_code(quiet) == 1000
+
+
+# B1
+
+
+async def test_a_small_frame_that_unpacks_to_two_hundred_megabytes_is_too_large(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    packer = zlib.compressobj(9, wbits=-15)
+    some = b"x" * 2**20
+    bomb = b"".join(packer.compress(some) for _ in range(200)) + packer.flush(zlib.Z_SYNC_FLUSH)
+    async with process_service(
+        redis_server.url, prefix, websocket={"compression": True}
+    ) as service:
+        async with raw_socket(service.port) as raw:
+            answer = await raw.upgrade(
+                "/ws/acme/s-1", "Sec-WebSocket-Extensions: permessage-deflate"
+            )
+            assert answer.headers["sec-websocket-extensions"].startswith("permessage-deflate")
+            before = resident_bytes(service.pid)
+            await raw.send(TEXT, bomb.removesuffix(b"\0\0\xff\xff"), reserved=0x40)
+            assert (await raw.frame_of(CLOSE)).close_code == 1009
+            assert resident_bytes(service.pid) - before < 20 * 2**20
+        assert (await service.get("/health")).status == 200

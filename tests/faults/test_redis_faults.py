@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import resource
 import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -287,16 +286,17 @@ async def without_replicas(client: Any) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def unable_to_save(client: Any) -> AsyncIterator[None]:
-    folder = (await client.config_get("dir"))["dir"]
-    with tempfile.TemporaryDirectory() as gone:
-        await client.config_set("dir", gone)
+    """Its files may not grow, as on a full disk, and no append-only file makes up for that."""
+    pid = (await client.info("server"))["process_id"]
+    await client.config_set("appendonly", "no")
     await client.config_set("save", "3600 1")
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, -1))
     await client.bgsave()
     async with asyncio.timeout(10):
         while (await client.info("persistence"))["rdb_last_bgsave_status"] != "err":
             await asyncio.sleep(0.02)
     yield
-    await client.config_set("dir", folder)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (-1, -1))
     await client.config_set("save", "")
 
 

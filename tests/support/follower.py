@@ -14,6 +14,15 @@ from tests.support.service import WITHIN, Address, FakeExecutor, Frame
 COME_BACK = 0.05  # seconds
 
 
+async def end(task: "asyncio.Task[None]") -> None:
+    """Cancels until it has ended, for what it awaits may swallow that; raises what it raised."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=1)
+    if not task.cancelled() and (error := task.exception()):
+        raise error
+
+
 class Follower:
     """Follows one session over any number of connections, to any instance.
 
@@ -54,10 +63,7 @@ class Follower:
             await self._connected(task)
             yield self
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            if not task.cancelled() and (error := task.exception()):
-                raise error
+            await end(task)
 
     async def _connected(self, task: "asyncio.Task[None]") -> None:
         connected = asyncio.ensure_future(self.connected.wait())
@@ -131,10 +137,7 @@ async def answering(executor: FakeExecutor, *texts: str, pause: float = 0.0) -> 
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        if not task.cancelled() and (error := task.exception()):
-            raise error
+        await end(task)
 
 
 async def eventually(is_so: Callable[[], Any], within: float = WITHIN) -> None:
