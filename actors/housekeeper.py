@@ -19,7 +19,7 @@ from common.queues.work import TakenEntry
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY = 0.25  # seconds; deadlines and grace periods are noticed within one second
-DUE_BATCH = 100  # of each shard
+DUE_BATCH = 250  # of each shard; where more is due, the next look follows at once
 WORN_OUT_EVERY = 1.0
 BEAT_EVERY = 3.0
 RETIRE_EVERY = 10.0
@@ -58,8 +58,9 @@ class HousekeeperActor(LoopActor):
 
     async def on_receive(self, _: LookAgain) -> None:
         failpoint("housekeeper.on_receive")
+        more_is_due = False
         try:
-            await self._look()
+            more_is_due = await self._look()
         except TemporaryError as error:
             if not self._away:
                 log.warning("housekeeping.interrupted", error=error.code)
@@ -67,7 +68,7 @@ class HousekeeperActor(LoopActor):
         else:
             self._away = False
         self._counters.redis_away = self._away
-        await asyncio.sleep(LOOK_EVERY)
+        await asyncio.sleep(0 if more_is_due else LOOK_EVERY)
         self.actor_ref.notify(LookAgain())
 
     async def on_stop(self) -> None:
@@ -77,7 +78,8 @@ class HousekeeperActor(LoopActor):
         except OrchestratorError as error:
             log.warning("instance.left_silently", error=error.code)
 
-    async def _look(self) -> None:
+    async def _look(self) -> bool:
+        """Does all that is due now, and says whether more may be."""
         due = await self._due.take(DUE_BATCH)
         failpoint("housekeeper.after_take")
         looks = dict(zip(due, await self._watch.look(due), strict=True))
@@ -93,6 +95,7 @@ class HousekeeperActor(LoopActor):
                 await stream.retire_dead(SILENT_MS)
         if self._is_time("worn_out", WORN_OUT_EVERY) and await self._work.may_scan():
             await self._each(self._bury, list(filter(self._is_worn_out, await self._work.taken())))
+        return len(due) >= DUE_BATCH
 
     async def _each(self, do: Callable[[Item], Awaitable[None]], items: Sequence[Item]) -> None:
         """Does it with all of them at once, and waits for all, whichever fail."""

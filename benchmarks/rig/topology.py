@@ -133,7 +133,7 @@ class Topology:
         executors: int = 2,
         workers: int = 1,
         seed: int = 0,
-        redis_options: Sequence[str] = ("--appendfsync", "everysec"),
+        redis_options: Sequence[str] = ("--appendfsync", "always"),
         environ: Mapping[str, str] | None = None,
     ) -> None:
         """`executors` are the bench's own, `workers` the project's; `environ` is of instances."""

@@ -82,7 +82,7 @@ class TaskWatch:
         )
 
     async def follow(self, look: Look) -> TaskStatus | None:
-        """Does what a look at a task calls for outside its session. Says how it ended, if it has."""
+        """Does what a look calls for outside the task's session. Says how it ended, if it has."""
         session, task_id, status = look.due.session, look.due.task_id, look.status
         ended = None
         match look.state:

@@ -11,6 +11,7 @@ from actors.loop_actor import LoopRef
 from actors.supervisor import ChildSpec
 from common.domain.tasks import TaskStatus
 from common.failpoints import armed
+from common.queues.due import DueTask
 from common.queues.keys import WORK_GROUP
 from tests.actors.instance import Instance, instance
 from tests.support.redis_server import RedisServer
@@ -206,6 +207,10 @@ async def test_a_check_that_finds_redis_away_is_an_interruption_only(
             server.stop()
             actor = ref._cell.actor
             assert isinstance(actor, HousekeeperActor)
+
+            async def check(due: DueTask) -> None:
+                await running.stores.watch.check(due)
+
             with pytest.raises(Exception, match="out of reach"):
-                await actor._each(actor._check, [due, due])
+                await actor._each(check, [due, due])
             assert running.supervised() == []

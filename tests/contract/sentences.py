@@ -8,6 +8,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 SECTIONS = ("4", "5", "6")
@@ -83,6 +84,7 @@ def sentences_in(name: str) -> set[str]:
     return {f"{section}.{number}" for number in numbers}
 
 
+@cache
 def names_in(file: Path) -> set[str]:
     """The names of a file's tests."""
     return {

@@ -22,7 +22,7 @@ WITHIN = 20.0  # seconds; what should happen happens in a fraction of one
 Value = TypeVar("Value")
 
 
-async def until(look: Callable[[], Awaitable[Value]], within: float = WITHIN) -> Value:
+async def until(look: Callable[[], Awaitable[Value | None]], within: float = WITHIN) -> Value:
     """What `look` returns, once it is something."""
     async with asyncio.timeout(within):
         while not (found := await look()):

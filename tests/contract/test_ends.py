@@ -3,13 +3,18 @@
 import asyncio
 import uuid
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
+import orjson
 import pytest
 
+from common.domain.ids import TaskId
+from common.domain.tasks import Submitted
 from tests.contract.talk import Talk, talk, until
 from tests.support.redis_server import RedisServer
 from tests.support.service import TakenTask, frames_until, next_frame, running_service
+from tests.support.stores import key_of, message, stores
 
 NOTICED = 1000  # ms, as the contract says
 SLACK = 1000  # ms, for a machine that has much else to do
@@ -17,8 +22,6 @@ DAY = 86_400
 
 
 def unix_ms(time: str) -> int:
-    from datetime import datetime
-
     return round(datetime.fromisoformat(time).timestamp() * 1000)
 
 
@@ -50,6 +53,29 @@ async def test_5_35_and_5_41_a_deadline_is_noticed_within_a_second_and_told_to_t
         assert await each.is_pending(task)  # until its worker removes it
         (end,) = await each.ends(task)
         assert end["data"].items() >= {"code": "task_timeout", "status": "timeout"}.items()
+
+
+async def test_5_35_so_are_many_deadlines_of_one_moment(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        talk(redis_server, prefix) as each,
+        stores(redis_server.url, prefix, socket_timeout=15) as other,
+    ):
+        actions = [message(key_of(f"s-{number}"), timeout=1.5) for number in range(500)]
+        taken = [
+            found for found in await other.tasks.submit(actions) if isinstance(found, Submitted)
+        ]
+        await other.tasks.set_out(list(zip(actions, taken, strict=True)))
+        entries = await each.redis.xrange(each.executor.stream("normal"))
+        deadlines = [orjson.loads(fields[b"action"])["deadline"] for _, fields in entries]
+        assert len(deadlines) == len(actions)
+        for action in actions:
+
+            async def ended(task_id: TaskId = action.task_id) -> int | None:
+                return (await other.task(task_id)).finished_at
+
+            assert await until(ended) <= max(deadlines) + NOTICED + SLACK
 
 
 async def test_5_41_a_task_that_nobody_takes_times_out_as_well(

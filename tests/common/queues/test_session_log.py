@@ -169,7 +169,7 @@ async def test_what_is_kept_is_published_as_one_message_of_lines(
         told = [await listener.get_message(timeout=5) for _ in range(3)]
         epoch = (await each.log.join(SESSION)).epoch
         assert epoch is not None
-        submitted, kept, passing = [each["data"].split(b"\n") for each in told]
+        submitted, passing, kept = [each["data"].split(b"\n") for each in told]
         assert submitted[0] == f"E {epoch} 1".encode()
         assert kept[0] == f"E {epoch} 2".encode()
         assert kept[1:] == [event.entry for event in (await each.log.read(SESSION, 1, 9)).events]

@@ -1,0 +1,51 @@
+"""The pages about guarantees and operations say what is there, and all of it."""
+
+import re
+from pathlib import Path
+
+from tests.faults.test_matrix import PROJECT, names_in
+
+GUARANTEES = PROJECT / "docs" / "guarantees.md"
+OPERATIONS = PROJECT / "docs" / "operations.md"
+ROOMS = ("actors", "common", "execution", "orchestrator", "run.py")
+
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+LINE = re.compile(
+    r"\blog\.(?:debug|info|warning|error|critical|exception)\(\s*f?\"(?:\{self\.what\})?(\.?[\w.]+)\""
+)
+RECORD = re.compile(r"\"(actor\.\w+)\"")
+METRIC = re.compile(r"\(\"(\w+)\", \"[A-Z]")
+
+
+def code() -> str:
+    files = [PROJECT / room for room in ROOMS]
+    paths = [path for each in files for path in ([each] if each.is_file() else each.rglob("*.py"))]
+    return "\n".join(path.read_text() for path in paths)
+
+
+def test_every_test_behind_a_guarantee_exists() -> None:
+    named = TEST.findall(GUARANTEES.read_text())
+    assert len(named) > 30
+    for path, name in named:
+        assert name in names_in(PROJECT / path), f"there is no {path}::{name}"
+
+
+def test_every_promise_has_a_test() -> None:
+    promises = re.split(r"\n\*\*(?=\d\. )", GUARANTEES.read_text().partition("## Under which")[0])
+    assert len(promises) == 1 + 5
+    for promise in promises[1:]:
+        assert TEST.search(promise), promise[:60]
+
+
+def test_every_line_of_the_log_is_explained() -> None:
+    page = OPERATIONS.read_text()
+    for event in {*LINE.findall(code()), *RECORD.findall(code())}:
+        assert f"{event}`" in page, f"docs/operations.md does not say what {event} means"
+
+
+def test_every_metric_is_explained() -> None:
+    page = OPERATIONS.read_text()
+    metrics = METRIC.findall(Path(PROJECT, "orchestrator", "metrics.py").read_text())
+    assert len(metrics) > 15
+    for name in metrics:
+        assert f"`orchestrator_{name}" in page, f"docs/operations.md does not mention {name}"
