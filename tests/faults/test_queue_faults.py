@@ -113,6 +113,7 @@ async def test_one_callback_that_cannot_be_used_keeps_none_behind_it_waiting(
         await executor.complete(task, "ab")
         await follower.ended()
         assert follower.text == "ab"
+        await eventually(lambda: nothing_waits(executor, task))
         reasons = [each[b"reason"] for each in await executor.dead_letters("callbacks")]
         assert reasons == [b"unreadable", b"unreadable", b"too_large", b"unknown_type"]
 
