@@ -25,6 +25,7 @@ AWAY = re.compile(
     r"\b(LOADING|READONLY|MISCONF|MASTERDOWN|NOREPLICAS|BUSY|CLUSTERDOWN|TRYAGAIN|NOSCRIPT)\b"
 )
 
+CONNECTIONS = 32  # of one instance, at once
 BREATH = 0.3  # seconds for which Redis counts as away once it was found so
 
 
@@ -86,7 +87,8 @@ class Redis:
     def __init__(self, url: str, *, socket_timeout: float = 2.0) -> None:
         self.url = url
         self.socket_timeout = socket_timeout
-        self._client = connect(url, socket_timeout=socket_timeout)
+        self._client = connect(url, socket_timeout=socket_timeout, max_connections=CONNECTIONS)
+        self._room = asyncio.Semaphore(CONNECTIONS)
         self._away_until = 0.0
 
     async def call(self, *command: Value) -> Any:
@@ -124,18 +126,24 @@ class Redis:
         if loop.time() < self._away_until:
             # Who queued up behind the call that found Redis away need not wait as long again.
             raise RedisUnavailable
+        has_connection = False
         try:
             # Waiting for a connection, connecting and answering share one deadline.
-            async with asyncio.timeout(self.socket_timeout + 0.5):
-                if len(commands) == 1:
-                    return [await self._send_one(commands[0])]
-                pipeline = self._client.pipeline(transaction=False)
-                for command in commands:
-                    pipeline.execute_command(*command)
-                results: list[Any] = await pipeline.execute(raise_on_error=False)
+            async with asyncio.timeout(self.socket_timeout + 0.5), self._room:
+                has_connection = True
+                return await self._exchange(commands)
         except (exceptions.RedisError, OSError, TimeoutError) as error:
-            self._away_until = loop.time() + BREATH
+            if has_connection:  # else it was our own crowd that took too long
+                self._away_until = loop.time() + BREATH
             raise meaning_of(error) or error from error
+
+    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        if len(commands) == 1:
+            return [await self._send_one(commands[0])]
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        results: list[Any] = await pipeline.execute(raise_on_error=False)
         return results
 
     async def _send_one(self, command: Command) -> Any:
