@@ -58,6 +58,7 @@ class ChatSendMessageAction(DomainAction):
     timeout: float  # seconds, from the task's entry into a work stream
     priority: Priority = Priority.NORMAL
     if_busy: IfBusy = IfBusy.ENQUEUE
+    traceparent: str | None = None  # W3C Trace Context of the request, passed on to the worker
     # Not on the wire: how a repetition of this message is recognised.
     idempotency_key: str | None = None
     fingerprint: str = ""

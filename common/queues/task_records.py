@@ -18,7 +18,7 @@ def action_for_worker(
     visibility_timeout_ms: int,
 ) -> bytes:
     """The JSON for the work stream (section 5), up to where the deadline's value goes."""
-    fields = {
+    fields: dict[str, object] = {
         "action_id": action.action_id,
         "action_type": action.action_type,
         "tenant_id": action.tenant_id,
@@ -38,6 +38,8 @@ def action_for_worker(
         "max_attempts": max_attempts,
         "visibility_timeout_ms": visibility_timeout_ms,
     }
+    if action.traceparent is not None:
+        fields["traceparent"] = action.traceparent
     return orjson.dumps(fields)[:-1] + b',"deadline":'
 
 

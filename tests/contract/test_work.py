@@ -133,6 +133,18 @@ async def test_5_4_what_a_message_leaves_out_has_its_default(
         )
 
 
+async def test_5_4_a_traceparent_is_passed_on_where_there_is_one(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    body = {"tenant_id": "acme", "session_id": "s-1", "agent_id": "echo", "message": "hello"}
+    async with talk(redis_server, prefix) as each:
+        for header, expected in ((given, given), ("not one", None)):
+            parallel = {**body, "if_busy": "parallel"}
+            await each.service.post("/api/chat/send", parallel, traceparent=header)
+            assert (await each.executor.take()).action.get("traceparent") == expected
+
+
 async def test_5_5_each_priority_has_its_stream(redis_server: RedisServer, prefix: str) -> None:
     async with talk(redis_server, prefix) as each:
         sent = {
