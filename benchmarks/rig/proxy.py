@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Self
 
@@ -153,7 +154,9 @@ class _End(asyncio.Protocol):
         self._is_near = is_near
         self._transport: asyncio.Transport | None = None
         self._early: list[bytes] = []  # to be written here once there is a connection
-        self._free_at = 0.0  # when the last chunk that was read here has passed
+        self._free_at = 0.0  # when the last chunk that was read here has been taken up
+        self._due_at = 0.0  # when it has passed
+        self._waiting: deque[bytes] = deque()
         self._held = 0
         self._is_full = False
 
@@ -190,12 +193,16 @@ class _End(asyncio.Protocol):
         edge, loop = self._pair.edge, asyncio.get_running_loop()
         takes = len(data) / edge.rate if edge.rate else 0.0
         self._free_at = max(loop.time(), self._free_at) + takes
+        # A way that was healed is fast again, but not for what is behind something still slow.
+        self._due_at = max(self._due_at, self._free_at + edge.latency)
         self._held += len(data)
-        loop.call_at(self._free_at + edge.latency, self._passed, data)
+        self._waiting.append(data)
+        loop.call_at(self._due_at, self._pass_next)
         if self._held > HELD_BYTES:
             self.pause()
 
-    def _passed(self, data: bytes) -> None:
+    def _pass_next(self) -> None:
+        data = self._waiting.popleft()  # timers of one moment may fire in any order
         self._held -= len(data)
         self.other.write(data)
         if self._held <= HELD_BYTES and not self._pair.edge.is_dark(self._pair):

@@ -142,3 +142,16 @@ async def test_it_goes_dark_as_soon_as_a_word_has_passed() -> None:
         with pytest.raises(TimeoutError):
             await said_back(streams, b"XACK", within=0.2)
         assert edge.tripped.is_set()
+
+
+async def test_what_is_sent_after_the_heal_does_not_overtake_what_was_delayed() -> None:
+    async with echoing() as edge, caller(edge) as (reader, writer):
+        edge.latency = 0.2
+        for word in (b"one ", b"two "):
+            writer.write(word)
+            await writer.drain()
+            await asyncio.sleep(0.02)  # each word a chunk of its own
+        await edge.heal()
+        writer.write(b"three ")
+        heard = await asyncio.wait_for(reader.readexactly(len(b"one two three ")), 5)
+    assert heard == b"one two three "
