@@ -93,6 +93,8 @@ class HousekeeperActor(LoopActor):
         if self._is_time("retire", RETIRE_EVERY):
             for stream in (self._stores.callbacks.stream, self._stores.pushes.stream):
                 await stream.retire_dead(SILENT_MS)
+            if dropped := await self._work.drop_handled():
+                log.info("entries.dropped", count=dropped)
         if self._is_time("worn_out", WORN_OUT_EVERY) and await self._work.may_scan():
             await self._each(self._bury, list(filter(self._is_worn_out, await self._work.taken())))
         return len(due) >= DUE_BATCH

@@ -123,19 +123,23 @@ class Redis:
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
         loop = asyncio.get_running_loop()
-        if loop.time() < self._away_until:
-            # Who queued up behind the call that found Redis away need not wait as long again.
-            raise RedisUnavailable
+        self._look_away()
         has_connection = False
         try:
             # Waiting for a connection, connecting and answering share one deadline.
             async with asyncio.timeout(self.socket_timeout + 0.5), self._room:
+                self._look_away()
                 has_connection = True
                 return await self._exchange(commands)
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             if has_connection:  # else it was our own crowd that took too long
                 self._away_until = loop.time() + BREATH
             raise meaning_of(error) or error from error
+
+    def _look_away(self) -> None:
+        """Who queued up behind the call that found Redis away need not wait as long again."""
+        if asyncio.get_running_loop().time() < self._away_until:
+            raise RedisUnavailable
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         if len(commands) == 1:

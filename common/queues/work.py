@@ -11,12 +11,13 @@ from common.domain.ids import SessionKey, TaskId
 from common.queues.dead_letters import DeadLetters
 from common.queues.keys import GIVEN_BACK, WORK_GROUP, Keys
 from common.queues.redis import Redis, unwrap
-from common.queues.scripts import DELIVER_TASK, Command
+from common.queues.scripts import DELIVER_TASK, DROP_HANDLED, Command
 from common.queues.streams import Entry, consumer_of, create_group, fields_of, is_missing_group
 
 REMEMBER_ADDED = 24 * 3600  # seconds; longer than any task may take
 TAKEN_PAGE = 100
 SCAN_MS = 800
+HANDLED_PAGE = 500
 SILENT_MS = 90_000  # a worker that lives is heard of more often
 
 
@@ -81,6 +82,16 @@ class WorkQueue:
         """True for one instance at a time, about once a second: one scan serves them all."""
         granted = await self._redis.call("SET", self._keys.scan_lease, "1", "NX", "PX", SCAN_MS)
         return granted is not None
+
+    async def drop_handled(self) -> int:
+        """Deletes what workers acked and did not live to delete; says how many entries."""
+        replies = await self._redis.batch(
+            [
+                DROP_HANDLED.call([stream], WORK_GROUP, HANDLED_PAGE)
+                for stream in self._keys.work_streams
+            ]
+        )
+        return sum(reply for reply in replies if isinstance(reply, int))
 
     async def taken(self) -> list[TakenEntry]:
         """The entries in workers' hands."""
@@ -168,4 +179,5 @@ class WorkQueue:
 
 def removal(stream: str, entry_id: bytes) -> list[Command]:
     """The commands that take an entry out, whoever has it; it may be gone already."""
-    return [("XACK", stream, WORK_GROUP, entry_id), ("XDEL", stream, entry_id)]
+    # Deleted first: cut off in between, what is left is cleared by the next who claims.
+    return [("XDEL", stream, entry_id), ("XACK", stream, WORK_GROUP, entry_id)]

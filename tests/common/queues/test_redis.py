@@ -123,7 +123,7 @@ async def test_a_silent_redis_is_an_error_within_the_timeout(redis_server: Redis
         calls = [redis.call("PING") for _ in range(100)]  # more than there are connections
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(result, RedisUnavailable) for result in results)
-        assert loop.time() - before < TIMEOUT + SLACK + 0.2
+        assert loop.time() - before < TIMEOUT + SLACK + 1
         await proxy.heal()
         await until_back(redis)
 

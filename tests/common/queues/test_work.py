@@ -156,3 +156,22 @@ async def test_one_scan_at_a_time_serves_all_instances(
         assert await each.work.may_scan()
         assert not await each.work.may_scan()
         assert 0 < await each.redis.call("PTTL", each.keys.scan_lease) <= 800
+
+
+async def test_what_a_worker_acked_and_did_not_delete_is_deleted(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stores(redis_server.url, prefix) as each:
+        await each.work.ensure_groups()
+        handled, taken, untaken = [await each.submit_and_deliver() for _ in range(3)]
+        stream = each.keys.work_stream(Priority.NORMAL)
+        read = ("XREADGROUP", "GROUP", WORK_GROUP, "worker", "COUNT", 2, "STREAMS", stream, ">")
+        ((_, entries),) = await each.redis.call(*read)
+        await each.redis.call("XACK", stream, WORK_GROUP, entries[0][0])
+
+        assert await each.work.drop_handled() == 1
+        assert await each.work.drop_handled() == 0
+
+        left = await each.redis.call("XRANGE", stream, "-", "+")
+        assert [flat[1].decode() for _, flat in left] == [taken, untaken]
+        assert handled not in {flat[1].decode() for _, flat in left}
