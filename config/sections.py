@@ -10,10 +10,6 @@ from urllib.parse import urlsplit
 from config import rules
 from config.rules import setting
 
-# The steps that bring what is still reserved or refused.
-AUTHENTICATION = "authentication"
-LIMITS = "limits and fair dispatch"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
@@ -54,7 +50,6 @@ class ServerSettings:
         (),
         "Addresses or networks of proxies whose X-Forwarded-For is believed",
         check=rules.networks,
-        reserved_for="limits by client address",
     )
 
 
@@ -164,9 +159,7 @@ class ExecutionSettings:
         unit="seconds",
         above=0,
     )
-    prefetch: int = setting(
-        16, "Tasks in the work streams that no worker has taken", at_least=1, reserved_for=LIMITS
-    )
+    prefetch: int = setting(16, "Tasks in the work streams that no worker has taken", at_least=1)
     visibility_timeout: float = setting(
         60.0,
         "How long a taken task may go without a sign of life before another worker gets it",
@@ -261,17 +254,14 @@ class AuthSettings:
         "none, jwt, api_key, or a list of the last two; none only on loopback",
         choices=("none", "jwt", "api_key"),
         check=rules.modes,
-        comes_with=AUTHENTICATION,
     )
     allow_insecure: bool = setting(
         False, "Let mode none listen on other addresses than loopback, open to all who reach them"
     )
     jwt: JwtSettings = setting(  # noqa: RUF009  made anew for each
-        JwtSettings, "", comes_with=AUTHENTICATION
+        JwtSettings, ""
     )
-    api_keys: tuple[ApiKeySettings, ...] = setting(
-        (), "Keys of back-ends, by their hash", comes_with=AUTHENTICATION
-    )
+    api_keys: tuple[ApiKeySettings, ...] = setting((), "Keys of back-ends, by their hash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

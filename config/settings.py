@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from config import mistakes, rules, sections
+from config import mistakes, rules
 from config.mistakes import ConfigurationError, Mistakes
 from config.reading import Reader
 from config.rules import setting
@@ -66,21 +66,22 @@ class Settings:
         _shipped_tiers,
         "Tiers by name, beside the shipped ones",
         names=rules.outside_id,
-        comes_with=sections.LIMITS,
     )
-    tenants: Mapping[str, TenantSettings] = setting(
-        dict, "Tenants by id", names=rules.outside_id, comes_with=sections.LIMITS
-    )
+    tenants: Mapping[str, TenantSettings] = setting(dict, "Tenants by id", names=rules.outside_id)
     default_tier: str | None = setting(
         "enterprise",
         "Tier of tenants that are not listed; null refuses them",
-        reserved_for=sections.LIMITS,
-        comes_with=sections.LIMITS,
     )
     agents: Mapping[str, AgentSettings] = setting(
         dict, "Agents by id; empty: any agent_id is taken", names=rules.outside_id
     )
     logging: LoggingSettings = field(default_factory=LoggingSettings)
+
+    def tier_of(self, tenant_id: str) -> TierSettings | None:
+        """What a tenant may use; None for one that is refused."""
+        listed = self.tenants.get(tenant_id)
+        name = self.default_tier if listed is None else listed.tier
+        return None if name is None else self.tiers[name]
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Settings:
@@ -144,6 +145,20 @@ def _pong_is_due_before_the_next_ping(settings: Settings) -> str | None:
     return f"must not exceed websocket.ping_interval {interval:g}"
 
 
+def _tiers_are_known(settings: Settings) -> str | None:
+    unknown = [id_ for id_, tenant in settings.tenants.items() if tenant.tier not in settings.tiers]
+    if not unknown:
+        return None
+    known = ", ".join(settings.tiers)
+    return f"tier of {unknown[0]} is not one of {known}"
+
+
+def _default_tier_is_known(settings: Settings) -> str | None:
+    if settings.default_tier is None or settings.default_tier in settings.tiers:
+        return None
+    return f"must be null or one of {', '.join(settings.tiers)}"
+
+
 def _open_to_all_only_on_loopback(settings: Settings) -> str | None:
     auth, host = settings.auth, settings.server.host
     if auth.mode != ("none",) or auth.allow_insecure or rules.is_loopback(host):
@@ -173,5 +188,7 @@ TOGETHER: tuple[tuple[tuple[mistakes.Path, ...], Callable[[Settings], str | None
         (("websocket", "ping_timeout"), ("websocket", "ping_interval")),
         _pong_is_due_before_the_next_ping,
     ),
+    ((("tenants",), ("tiers",)), _tiers_are_known),
+    ((("default_tier",), ("tiers",)), _default_tier_is_known),
     ((("server", "host"), ("auth",)), _open_to_all_only_on_loopback),
 )

@@ -32,6 +32,42 @@ class TemporaryError(OrchestratorError):
         self.retry_after = retry_after
 
 
+class TooMany(TemporaryError):
+    """More was asked for than the limits allow; the headers of the answer say when to come back.
+
+    `limit`: how much is allowed; `remaining`: what is left of it; `reset`: seconds until there is
+    more. They are told as `RateLimit-Limit`, `-Remaining` and `-Reset` (contract, section 3).
+    """
+
+    code, http_status = "rate_limited", 429
+
+    def __init__(
+        self, detail: str | None = None, *, limit: int, remaining: int = 0, reset: int = 1
+    ) -> None:
+        super().__init__(detail, retry_after=max(1, reset))
+        self.limit = limit
+        self.remaining = remaining
+        self.reset = reset
+
+
+class RateLimited(TooMany):
+    """Too many requests for now."""
+
+    code = "rate_limited"
+
+
+class QuotaExceeded(TooMany):
+    """The tenant's tokens of this day are used up."""
+
+    code = "quota_exceeded"
+
+
+class QueueFull(TooMany):
+    """As many tasks of the tenant wait as may."""
+
+    code = "queue_full"
+
+
 class MalformedJson(OrchestratorError):
     """The body is not JSON."""
 
@@ -42,6 +78,12 @@ class BadRequest(OrchestratorError):
     """The request cannot be understood."""
 
     code, http_status = "bad_request", 400
+
+
+class Unauthorized(OrchestratorError):
+    """A valid token or key is needed."""
+
+    code, http_status = "unauthorized", 401
 
 
 class Forbidden(OrchestratorError):
