@@ -28,7 +28,7 @@ from common.queues.scripts import APPLY_CALLBACKS, Command, Value
 from common.queues.session_calls import SessionCalls
 from common.queues.streams import ConsumerStream, Entry
 from common.queues.task_records import session_named
-from common.queues.turns import Turns
+from common.queues.turns import Place, Turns
 
 log = structlog.get_logger(__name__)
 
@@ -109,6 +109,8 @@ class CallbackQueue:
         items = [_Item(entry, self._read(entry)) for entry in entries]
         await self._find_sessions(items)
         await self._apply_by_session(items)
+        if any(_is_start(item) for item in items):
+            await self._turns.take()  # where a worker took an entry there is room for another
         applied = Applied()
         await self._set_aside(items, applied)
         failpoint("callbacks.after_apply")
@@ -176,14 +178,15 @@ class CallbackQueue:
     async def _follow_up(self, done: Iterable[tuple["_SessionBatch", Any]]) -> None:
         """Notes what became of each callback, and sees to gaps and ends of tasks."""
         looks: list[Command] = []
-        ended: list[tuple[SessionKey, TaskId]] = []
-        for batch, (outcomes, gaps, ends, retries, released) in done:
+        ended: list[Place] = []
+        released: list[Place] = []
+        for batch, (outcomes, gaps, ends, retries, turns) in done:
             for (item, _), outcome in zip(batch.group, outcomes, strict=True):
                 item.outcome = outcome.decode()
             for task_id, (retry_at, entry_id) in zip(batch.task_ids, retries, strict=True):
                 if retry_at:
                     await self._turns.back_off(batch.session, task_id, retry_at, entry_id)
-            await self._turns.release(batch.session, [TaskId(each.decode()) for each in released])
+            released += [(batch.session, TaskId(each.decode())) for each in turns]
             for task_id, gap_at, end in zip(batch.task_ids, gaps, ends, strict=True):
                 if end == ENDED_HERE:
                     await self._ends.tell_workers(batch.session, task_id, "The task has ended.")
@@ -193,7 +196,7 @@ class CallbackQueue:
                     looks.append(self._due.look_at(batch.session, task_id, gap_at))
         for result in await self._redis.batch(looks):
             unwrap(result)
-        await self._ends.tidy(ended)
+        await self._ends.tidy(ended, released=released)
 
     def _command(self, batch: "_SessionBatch") -> Command:
         task_keys = [
@@ -279,6 +282,10 @@ class _SessionBatch:
         for item, position in self.group:
             yield from (numbers[position.task_id], position.attempt, position.seq)
             yield from _payload(item.read)
+
+
+def _is_start(item: _Item) -> bool:
+    return isinstance(item.read, Callback) and item.read.type is CallbackType.STARTED
 
 
 def _batches_of(items: Iterable[_Item]) -> list[_SessionBatch]:

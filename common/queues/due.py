@@ -32,19 +32,19 @@ class DueTimes:
 
     def look_in(self, session: SessionKey, task_id: TaskId, ms: int) -> Command:
         """The command that has the task looked at in so long, or earlier if that was planned."""
-        return SCHEDULE.call([self._keys.due(task_id)], _member(session, task_id), "in", ms)
+        return SCHEDULE.call([self._keys.due(task_id)], member_of(session, task_id), "in", ms)
 
     def look_at(self, session: SessionKey, task_id: TaskId, unix_ms: int) -> Command:
         """The command that has the task looked at then, or earlier if that was planned."""
-        return SCHEDULE.call([self._keys.due(task_id)], _member(session, task_id), "at", unix_ms)
+        return SCHEDULE.call([self._keys.due(task_id)], member_of(session, task_id), "at", unix_ms)
 
     def forget(self, session: SessionKey, task_id: TaskId) -> Command:
         """The command for a task that has ended and is tidied up after."""
-        return ("ZREM", self._keys.due(task_id), _member(session, task_id))
+        return ("ZREM", self._keys.due(task_id), member_of(session, task_id))
 
     def settle(self, due: DueTask, next_look: int) -> Command:
         """The command that gives a lease back with the time of the next look."""
-        member = _member(due.session, due.task_id)
+        member = member_of(due.session, due.task_id)
         return SETTLE_DUE.call([self._keys.due(due.task_id)], member, due.leased_until, next_look)
 
     async def take(self, limit: int) -> list[DueTask]:
@@ -60,7 +60,8 @@ class DueTimes:
         ]
 
 
-def _member(session: SessionKey, task_id: TaskId) -> str:
+def member_of(session: SessionKey, task_id: TaskId) -> str:
+    """How sets name a task: by all that it takes to find it."""
     return f"{session}:{task_id}"
 
 

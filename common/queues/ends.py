@@ -1,6 +1,6 @@
 """What is left to do when a task is stopped, or has ended: outside its session's own slot."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import orjson
 
@@ -9,6 +9,7 @@ from common.queues.due import DueTimes
 from common.queues.keys import Keys
 from common.queues.redis import Redis, unwrap
 from common.queues.scripts import Command
+from common.queues.turns import Place, Turns
 
 CANCEL_KEY_TTL = 24 * 3600  # seconds
 
@@ -17,10 +18,13 @@ class Ends:
     """Tells the workers, and tidies up. Safe to repeat; a crash in between is made good by the
     next look at the task, which stays due until it is tidied up after."""
 
-    def __init__(self, redis: Redis, keys: Keys, due: DueTimes, *, ttl: float) -> None:
+    def __init__(
+        self, redis: Redis, keys: Keys, due: DueTimes, turns: Turns, *, ttl: float
+    ) -> None:
         self._redis = redis
         self._keys = keys
         self._due = due
+        self._turns = turns
         self._ttl = int(ttl)  # seconds for which an ended task can be asked about
 
     async def tell_workers(self, session: SessionKey, task_id: TaskId, reason: str) -> None:
@@ -42,8 +46,11 @@ class Ends:
             ("PUBLISH", self._keys.control, orjson.dumps(message)),
         ]
 
-    async def tidy(self, ended: Iterable[tuple[SessionKey, TaskId]]) -> None:
-        """For tasks that have ended: their id leads nowhere after the ttl, no look is due."""
+    async def tidy(self, ended: Sequence[Place], *, released: Sequence[Place] = ()) -> None:
+        """For tasks that have ended: their places are free, what they used is counted, their id
+        leads nowhere after the ttl, no look is due. `released`: who can go because of that."""
+        if ended or released:
+            await self._turns.take(entered=released, ended=ended)
         commands: list[Command] = []
         for session, task_id in ended:
             commands.append(("EXPIRE", self._keys.task_session(task_id), self._ttl))

@@ -4,14 +4,15 @@ The contract's own names carry no braces. Ours carry a hash tag wherever one scr
 keys, so that these share a slot of a Redis Cluster:
 
     {tenant:session}            the session: meta, log, open tasks, tasks, idempotency records
-    {P+execute:high} …          a work stream and the marks of what was already added to it
+    {tenant}                    the tenant: its lines, what runs, its requests, its usage
     {P+dead:callbacks}          the callback stream beside its dead letters
     {P+dead:execute}            the dead letters of the work streams
+    {connections}               who is connected, and who knocked wrongly
+
+One script crosses slots, `take_turns.lua`: it sees the work streams, the rings and what they name.
 
 Ids hold neither colons nor braces (`common.domain.ids`), so names built from them are injective.
 """
-
-import zlib
 
 from common.domain.actions import Priority
 from common.domain.ids import SessionKey, TaskId, TenantId
@@ -38,6 +39,7 @@ class Keys:
         self.scan_lease = f"{prefix}scan-lease"
         self.instances = f"{prefix}instances:{{instances}}"
         self.instance_facts = f"{prefix}instance-facts:{{instances}}"
+        self.turns_state = f"{prefix}turns:state"
         self.work_streams = tuple(self.work_stream(priority) for priority in Priority)
 
     # What the Agent Execution Service sees.
@@ -103,16 +105,48 @@ class Keys:
 
     def due(self, task_id: TaskId) -> str:
         """The shard of due times that holds this task."""
-        return self.due_shard(zlib.crc32(task_id.encode()) % DUE_SHARDS)
+        return self.due_shard(task_id.encode()[-1] % DUE_SHARDS)
 
     def due_shard(self, shard: int) -> str:
         return f"{self.prefix}due:{shard}"
 
-    # What one script does beside a stream.
+    # One tenant, one slot.
 
-    def added(self, stream: str, task_id: TaskId, round_: int) -> str:
-        """Marks that the task was added to the work stream in this round (0, then one a retry)."""
-        return f"{self.prefix}added:{{{stream}}}:{task_id}:{round_}"
+    def tenant(self, tenant_id: TenantId, what: str) -> str:
+        """Beside the lines: `terms`, `arriving`, `held`, `running`, `requests`."""
+        return f"{self.prefix}tenant:{{{tenant_id}}}:{what}"
+
+    def lines(self, tenant_id: TenantId) -> list[str]:
+        """The tenant's tasks that wait for a place in a work stream, for each priority."""
+        return [self.tenant(tenant_id, f"line:{priority}") for priority in Priority]
+
+    def usage(self, tenant_id: TenantId, date: str) -> str:
+        """What a tenant used on a UTC day, YYYY-MM-DD."""
+        return f"{self.prefix}usage:{{{tenant_id}}}:{date}"
+
+    # Turns of all tenants.
+
+    def ring(self, priority: Priority) -> str:
+        """The tenants with a task of that priority that may go."""
+        return f"{self.prefix}turns:ring:{priority}"
+
+    def again(self, priority: Priority) -> str:
+        """Tasks that are to be tried again."""
+        return f"{self.prefix}turns:again:{priority}"
+
+    # Who is connected.
+
+    def connections_of_tenant(self, tenant_id: TenantId) -> str:
+        return f"{self.prefix}connections:{{connections}}:tenant:{tenant_id}"
+
+    def connections_of_address(self, address: str) -> str:
+        """`address` is an IPv4 address, or a /64 of IPv6; being last, it may hold colons."""
+        return f"{self.prefix}connections:{{connections}}:address:{address}"
+
+    def bad_handshakes(self, address: str) -> str:
+        return f"{self.prefix}bad-handshakes:{{connections}}:{address}"
+
+    # What one script does beside a stream.
 
     def buried(self, letters: str, entry: str) -> str:
         """Marks that an entry is among these dead letters."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from common.queues.actions import ActionQueue
+from common.queues.admissions import Admissions, TierOf, unlimited
 from common.queues.callbacks import CallbackQueue
 from common.queues.dead_letters import DeadLetters
 from common.queues.due import DueTimes
@@ -14,6 +15,7 @@ from common.queues.session_calls import SessionCalls
 from common.queues.session_log import SessionLog
 from common.queues.tasks import TaskLimits, TaskStore
 from common.queues.turns import Turns
+from common.queues.usage import Usage
 from common.queues.watch import TaskWatch
 from common.queues.work import WorkQueue
 
@@ -31,6 +33,8 @@ class StoreSettings:
     max_wait: float = 3600
     gap_timeout: float = 90
     max_callback_bytes: int = 1_048_576
+    prefetch: int = 16
+    tier_of: TierOf = unlimited
     max_parked: int = 10_000  # callbacks that may wait for one task's gap
     max_parked_bytes: int = 8 * 1024 * 1024
 
@@ -55,9 +59,19 @@ class Stores:
         self.due = DueTimes(redis, keys)
         self.letters = DeadLetters(redis, keys)
         self.work = WorkQueue(redis, keys, self.letters)
-        self.turns = Turns(redis, keys, self.due, self.work)
-        self.ends = Ends(redis, keys, self.due, ttl=settings.ttl)
-        self.tasks = TaskStore(redis, keys, self.calls, self.due, self.turns, self.ends, limits)
+        self.turns = Turns(redis, keys, self.due, prefetch=settings.prefetch)
+        self.ends = Ends(redis, keys, self.due, self.turns, ttl=settings.ttl)
+        self.usage = Usage(redis, keys)
+        self.tasks = TaskStore(
+            redis,
+            keys,
+            self.calls,
+            self.due,
+            self.turns,
+            self.ends,
+            Admissions(redis, keys, settings.tier_of),
+            limits,
+        )
         self.watch = TaskWatch(
             redis,
             keys,

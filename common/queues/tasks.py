@@ -1,13 +1,14 @@
 """Tasks in Redis: taken in, told about, stopped.
 
 A message's way in small repeatable steps, each keyed by the task's id:
-  1. the task's session can be found from its id, and a look at it is due soon   (`submit`)
-  2. the session's script makes the task and logs `user_message`                 (`submit`)
-  3. the task enters a work stream, once                                         (`turns.py`)
-  4. the task notes its deadline, and the next look is due then                  (`turns.py`)
-After step 2 the message is safe: whatever dies later, the due look (`watch.py`) does the rest.
+  1. the message is counted against its tenant's limits                      (`admissions.py`)
+  2. the task's session can be found from its id, a look at it is due soon   (`submit`)
+  3. the session's script makes the task and logs `user_message`             (`submit`)
+  4. the task stands in its tenant's line, until its turn comes              (`turns.py`)
+After step 3 the message is safe: whatever dies later, the due look (`watch.py`) does the rest.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +25,10 @@ from common.domain.errors import (
     TaskAlreadyFinished,
     TaskNotFound,
 )
-from common.domain.ids import SessionKey, TaskId, TenantId
+from common.domain.ids import SessionId, SessionKey, TaskId, TenantId
 from common.domain.tasks import CancelOutcome, Submitted, Task, TaskStatus
+from common.failpoints import failpoint
+from common.queues.admissions import Admissions, Admitted
 from common.queues.due import DueTimes
 from common.queues.ends import Ends
 from common.queues.keys import Keys
@@ -44,15 +47,15 @@ from common.queues.task_records import (
     timeout_ms,
     user_message_of,
 )
-from common.queues.turns import Turns
-from common.queues.work import Delivery
+from common.queues.turns import Place, Turns
 
 log = structlog.get_logger(__name__)
 
 REMEMBER_KEYS = 24 * 3600  # seconds an Idempotency-Key is remembered
 INTERRUPTED = "Interrupted by a newer message."
 STOPPED = (TaskStatus.CANCELLED, TaskStatus.CANCELLING)
-SOON_MS = 3000  # how long a message may take from step 1 to step 4 before a sweep helps
+SOON_MS = 3000  # how long a message may take from step 2 to step 4 before a sweep helps
+CONTEST_PAUSES = (0.002, 0.005, *(0.01,) * 20)  # seconds; what is under way takes less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,7 @@ class TaskStore:
         due: DueTimes,
         turns: Turns,
         ends: Ends,
+        admissions: Admissions,
         limits: TaskLimits,
     ) -> None:
         self._redis = redis
@@ -84,6 +88,7 @@ class TaskStore:
         self._due = due
         self._turns = turns
         self._ends = ends
+        self._admissions = admissions
         self._limits = limits
 
     async def submit(
@@ -91,12 +96,54 @@ class TaskStore:
     ) -> list[Submitted | OrchestratorError]:
         """Takes messages in; all in one go. Once this returns, those taken are safe.
 
+        One that finds its tenant's queue full, while some of those before it are just arriving or
+        leaving, is tried again until that is settled: the limit is met exactly.
+
         Raises:
             RedisUnavailable: then any of them may have been taken; a repetition with the same
                 Idempotency-Key finds it again.
         """
+        outcomes: dict[TaskId, Submitted | OrchestratorError] = {}
+        contested = list(actions)
+        for pause in CONTEST_PAUSES:
+            contested, made = await self._try_to_submit(contested, outcomes)
+            if not contested:
+                break
+            moved = await self._turns.take(**_places(made))
+            if not (made or moved.tasks):
+                await asyncio.sleep(pause)  # for what other instances have begun
+        return [outcomes[action.task_id] for action in actions]
+
+    async def _try_to_submit(
+        self,
+        actions: Sequence[ChatSendMessageAction],
+        outcomes: dict[TaskId, Submitted | OrchestratorError],
+    ) -> tuple[list[ChatSendMessageAction], list[tuple[ChatSendMessageAction, Submitted]]]:
+        """Notes an outcome each; says for which it may change right now, and what was made."""
+        admitted: list[Admitted] = []
+        contested: list[ChatSendMessageAction] = []
+        for action, answer in zip(actions, await self._admissions.admit(actions), strict=True):
+            if isinstance(answer, Admitted):
+                admitted.append(answer)
+            else:
+                outcomes[action.task_id] = answer.error
+                if answer.may_change:
+                    contested.append(action)
+        failpoint("tasks.after_admit")
+        made = await self._make(admitted)
+        outcomes.update({each.action.task_id: outcome for each, outcome in made})
+        return contested, [
+            (each.action, outcome)
+            for each, outcome in made
+            if isinstance(outcome, Submitted) and not outcome.replayed
+        ]
+
+    async def _make(
+        self, admitted: Sequence[Admitted]
+    ) -> list[tuple[Admitted, Submitted | OrchestratorError]]:
+        """Makes the tasks of messages that were let in; what comes to nothing is taken back."""
         commands: list[Command] = []
-        for action in actions:
+        for action in (each.action for each in admitted):
             found_by = ("SET", self._keys.task_session(action.task_id), str(action.session))
             commands.append(found_by)
             # No later than its own end may be due.
@@ -107,12 +154,12 @@ class TaskStore:
         for result in results:
             if not is_mistake(result):
                 unwrap(result)
-        outcomes = [
-            self._outcome(action, reply)
-            for action, reply in zip(actions, results[2::3], strict=True)
+        made = [
+            (each, self._outcome(each.action, reply))
+            for each, reply in zip(admitted, results[2::3], strict=True)
         ]
-        await self._forget_needless(actions, outcomes)
-        return outcomes
+        await self._forget_needless(made)
+        return made
 
     def _submission(self, action: ChatSendMessageAction) -> Command:
         keys = [self._keys.task(action.session, action.task_id)]
@@ -164,44 +211,39 @@ class TaskStore:
                 return IdempotencyConflict()
 
     async def _forget_needless(
-        self,
-        actions: Sequence[ChatSendMessageAction],
-        outcomes: Sequence[Submitted | OrchestratorError],
+        self, made: Sequence[tuple[Admitted, Submitted | OrchestratorError]]
     ) -> None:
-        """Takes back step 1 of messages that made no task; a sweep would do so as well."""
+        """Takes back the first steps of messages that made no task."""
+        needless = [
+            each
+            for each, outcome in made
+            if isinstance(outcome, OrchestratorError) or outcome.task_id != each.action.task_id
+        ]
         commands: list[Command] = []
-        for action, outcome in zip(actions, outcomes, strict=True):
-            if isinstance(outcome, OrchestratorError) or outcome.task_id != action.task_id:
-                commands.append(("DEL", self._keys.task_session(action.task_id)))
-                commands.append(self._due.forget(action.session, action.task_id))
+        for action in (each.action for each in needless):
+            commands.append(("DEL", self._keys.task_session(action.task_id)))
+            commands.append(self._due.forget(action.session, action.task_id))
         if commands:
             await self._redis.batch(commands)
-
-    def _delivery_of(self, action: ChatSendMessageAction) -> Delivery:
-        return Delivery(
-            session=action.session,
-            task_id=action.task_id,
-            priority=action.priority,
-            timeout_ms=timeout_ms(action),
-            action=self._for_worker(action),
-        )
+            await self._admissions.take_back(needless)
 
     async def set_out(self, taken: Sequence[tuple[ChatSendMessageAction, Submitted]]) -> None:
-        """What follows once messages are safe: those whose turn has come are delivered, those
-        that interrupt others have them stopped. Safe to repeat; a look at the task does it too."""
-        await self._turns.deliver(
-            [self._delivery_of(action) for action, submitted in taken if submitted.has_turn]
-        )
+        """What follows once messages are safe: they get into line, and those that interrupt others
+        have them stopped. Safe to repeat; a look at the task does it too."""
+        await self._turns.take(**_places(taken))
+        failpoint("tasks.after_take")
         for action, submitted in taken:
             await self.interrupt(action.session, submitted.interrupts)
 
-    async def get(self, tenant_id: TenantId, task_id: TaskId) -> Task:
+    async def get(
+        self, tenant_id: TenantId, task_id: TaskId, within: frozenset[SessionId] | None = None
+    ) -> Task:
         """What is known of a task.
 
         Raises:
-            TaskNotFound: also for a task of another tenant.
+            TaskNotFound: also for a task of another tenant, or of a session that is not `within`.
         """
-        session = await self.session_of(tenant_id, task_id)
+        session = await self.session_of(tenant_id, task_id, within)
         fields_reply, text = await self._redis.batch(
             [
                 ("HGETALL", self._keys.task(session, task_id)),
@@ -214,15 +256,19 @@ class TaskStore:
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         return task_of(task_id, session, fields, unwrap(text))
 
-    async def session_of(self, tenant_id: TenantId, task_id: TaskId) -> SessionKey:
+    async def session_of(
+        self, tenant_id: TenantId, task_id: TaskId, within: frozenset[SessionId] | None = None
+    ) -> SessionKey:
         """Where a tenant's task belongs.
 
         Raises:
-            TaskNotFound: also for a task of another tenant.
+            TaskNotFound: also for a task of another tenant, or of a session that is not `within`.
         """
         name = await self._redis.call("GET", self._keys.task_session(task_id))
         session = None if name is None else session_named(name)
         if session is None or session.tenant_id != tenant_id:
+            raise TaskNotFound
+        if within is not None and session.session_id not in within:
             raise TaskNotFound
         return session
 
@@ -232,7 +278,7 @@ class TaskStore:
         Raises:
             TaskNotFound, TaskAlreadyFinished.
         """
-        session = await self.session_of(action.tenant_id, action.task_id)
+        session = await self.session_of(action.tenant_id, action.task_id, action.within)
         (status,) = await self._cancel(session, [action.task_id], action.reason)
         if status is None:
             raise TaskNotFound
@@ -258,10 +304,8 @@ class TaskStore:
             commands.append(self._calls.call(CANCEL_TASK, session, keys, task_id, reason, grace))
         replies = [unwrap(each) for each in await self._redis.batch(commands)][1::2]
         statuses = [TaskStatus(after.decode()) if after else None for _, after, _ in replies]
-        await self._follow_cancellations(session, task_ids, statuses, reason)
-        await self._turns.release(
-            session, [TaskId(each.decode()) for *_, released in replies for each in released]
-        )
+        released = [TaskId(each.decode()) for *_, released in replies for each in released]
+        await self._follow_cancellations(session, task_ids, statuses, reason, released)
         return statuses
 
     async def _follow_cancellations(
@@ -270,6 +314,7 @@ class TaskStore:
         task_ids: Sequence[TaskId],
         statuses: Sequence[TaskStatus | None],
         reason: str,
+        released: Sequence[TaskId],
     ) -> None:
         pairs = list(zip(task_ids, statuses, strict=True))
         told = [
@@ -281,7 +326,8 @@ class TaskStore:
         for result in await self._redis.batch(told):
             unwrap(result)
         await self._ends.tidy(
-            (session, task_id) for task_id, status in pairs if status is TaskStatus.CANCELLED
+            [(session, task_id) for task_id, status in pairs if status is TaskStatus.CANCELLED],
+            released=[(session, task_id) for task_id in released],
         )
 
     def _for_worker(self, action: ChatSendMessageAction) -> bytes:
@@ -291,3 +337,13 @@ class TaskStore:
             max_attempts=self._limits.max_attempts,
             visibility_timeout_ms=self._limits.visibility_timeout_ms,
         )
+
+
+def _places(taken: Sequence[tuple[ChatSendMessageAction, Submitted]]) -> dict[str, list[Place]]:
+    """New tasks, as `Turns.take` is told of them: in line, or held back by their session."""
+    places: dict[str, list[Place]] = {"entered": [], "held": []}
+    for action, submitted in taken:
+        if not submitted.replayed:
+            place = (action.session, action.task_id)
+            places["entered" if submitted.has_turn else "held"].append(place)
+    return places

@@ -1,55 +1,79 @@
-"""How a task whose turn has come gets into a work stream: once a round, whoever tries."""
+"""How tasks take their turns: from their session to their tenant's line, from there to a worker.
+
+`lua/take_turns.lua` says who goes next and why; here is only how it is told of what has happened.
+"""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from common.domain.actions import Priority
 from common.domain.ids import SessionKey, TaskId
-from common.failpoints import failpoint
-from common.queues.due import DueTimes
-from common.queues.keys import Keys
+from common.queues.due import DueTimes, member_of
+from common.queues.keys import DUE_SHARDS, GIVEN_BACK, WORK_GROUP, Keys
 from common.queues.redis import Redis, unwrap
-from common.queues.scripts import NOTE_DELIVERY, Command
-from common.queues.work import Delivery, WorkQueue, removal
+from common.queues.scripts import TAKE_TURNS
+from common.queues.work import removal
 
-DELIVERY_FIELDS = ("priority", "timeout_ms", "action", "round", "deadline")
+Place = tuple[SessionKey, TaskId]
+TOLD_AT_ONCE = 200  # members in one call, and moves; a call stays within a few milliseconds
+
+
+class Moved(NamedTuple):
+    """What a call came to."""
+
+    tasks: int  # that entered a work stream
+    is_line: bool  # whether others still wait for room
 
 
 class Turns:
-    """Delivers tasks to the workers. Every method is safe to repeat, and whatever a crash leaves
-    undone the next look at the task does (`watch.py`)."""
+    """Gets tasks to the workers. Every method is safe to repeat, and whatever a crash kept from
+    being told the next look at the task tells (`watch.py`)."""
 
-    def __init__(self, redis: Redis, keys: Keys, due: DueTimes, work: WorkQueue) -> None:
+    def __init__(self, redis: Redis, keys: Keys, due: DueTimes, *, prefetch: int) -> None:
         self._redis = redis
         self._keys = keys
         self._due = due
-        self._work = work
+        self._prefetch = prefetch
 
-    async def deliver(self, deliveries: Sequence[Delivery]) -> None:
-        """Puts tasks into their work streams and notes their deadlines."""
-        if not deliveries:
-            return
-        entered = await self._redis.batch([self._work.deliver(each) for each in deliveries])
-        failpoint("tasks.after_deliver")
-        commands: list[Command] = []
-        for delivery, reply in zip(deliveries, entered, strict=True):
-            entry_id, deadline = unwrap(reply)
-            task = self._keys.task(delivery.session, delivery.task_id)
-            commands.append(NOTE_DELIVERY.call([task], deadline, entry_id, delivery.round))
-        for result in await self._redis.batch(commands):
-            unwrap(result)
+    async def take(
+        self,
+        *,
+        entered: Sequence[Place] = (),
+        held: Sequence[Place] = (),
+        ended: Sequence[Place] = (),
+    ) -> Moved:
+        """Lets those go whose turn it is, after noting what has become of tasks: they came into
+        their tenant's line, are held back by their session's earlier tasks, or have ended.
 
-    async def release(self, session: SessionKey, task_ids: Sequence[TaskId]) -> None:
-        """Delivers tasks that waited until now; one that has ended meanwhile is left out."""
-        found = await self._redis.batch(
-            [("HMGET", self._keys.task(session, task_id), *DELIVERY_FIELDS) for task_id in task_ids]
-        )
-        await self.deliver(
+        All of it is one atomic step for up to 200 tasks. None is moved twice in a round.
+        """
+        told = [
+            *(("entered", place) for place in entered),
+            *(("held", place) for place in held),
+            *(("ended", place) for place in ended),
+        ]
+        moved, has_room, is_line = await self._call(told[:TOLD_AT_ONCE])
+        rest = told[TOLD_AT_ONCE:]
+        while rest or has_room:
+            more, has_room, is_line = await self._call(rest[:TOLD_AT_ONCE])
+            rest, moved = rest[TOLD_AT_ONCE:], moved + more
+        return Moved(moved, bool(is_line))
+
+    async def _call(self, told: Sequence[tuple[str, Place]]) -> list[int]:
+        kinds = [kind for kind, _ in told]
+        reply: list[int] = await self._redis.run(
+            TAKE_TURNS,
             [
-                _delivery(session, task_id, unwrap(fields))
-                for task_id, fields in zip(task_ids, found, strict=True)
-                if unwrap(fields)[0] is not None
-            ]
+                *self._keys.work_streams,
+                *(self._keys.ring(priority) for priority in Priority),
+                *(self._keys.again(priority) for priority in Priority),
+                self._keys.turns_state,
+            ],
+            *(self._keys.prefix, self._prefetch, WORK_GROUP, GIVEN_BACK, TOLD_AT_ONCE, DUE_SHARDS),
+            *(kinds.count(kind) for kind in ("entered", "held", "ended")),
+            *(member_of(session, task_id) for _, (session, task_id) in told),
         )
+        return reply
 
     async def back_off(
         self, session: SessionKey, task_id: TaskId, retry_at: int, entry_id: bytes
@@ -66,16 +90,3 @@ class Turns:
             commands += removal(stream, entry_id)
         for result in await self._redis.batch(commands):
             unwrap(result)
-
-
-def _delivery(session: SessionKey, task_id: TaskId, fields: Sequence[bytes]) -> Delivery:
-    priority, timeout_ms, action, round_, deadline = fields
-    return Delivery(
-        session=session,
-        task_id=task_id,
-        priority=Priority(priority.decode()),
-        timeout_ms=int(timeout_ms),
-        action=action,
-        round=int(round_),
-        deadline=None if deadline is None else int(deadline),
-    )

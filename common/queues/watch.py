@@ -8,6 +8,7 @@ import structlog
 
 from common.domain.ids import TaskId
 from common.domain.tasks import TaskStatus
+from common.failpoints import failpoint
 from common.queues.due import DueTask, DueTimes
 from common.queues.ends import Ends
 from common.queues.keys import Keys
@@ -83,32 +84,39 @@ class TaskWatch:
 
     async def follow(self, look: Look) -> TaskStatus | None:
         """Does what a look calls for outside the task's session. Says how it ended, if it has."""
-        session, task_id, status = look.due.session, look.due.task_id, look.status
-        ended = None
+        place = (look.due.session, look.due.task_id)
+        released = [(look.due.session, task_id) for task_id in look.released]
         match look.state:
             case b"unseen":
                 return None
             case b"gone":
-                await self._redis.batch(
-                    [
-                        ("DEL", self._keys.task_session(task_id)),
-                        self._due.forget(session, task_id),
-                    ]
-                )
+                await self._turns.take(ended=[place])
+                gone = ("DEL", self._keys.task_session(look.due.task_id))
+                await self._redis.batch([gone, self._due.forget(*place)])
             case b"ended":
-                ended = TaskStatus(status.decode())
+                ended = TaskStatus(look.status.decode())
                 if ended is not TaskStatus.COMPLETED:
-                    await self._ends.tell_workers(session, task_id, look.reason or ended)
-                await self._ends.tidy([(session, task_id)])
+                    await self._ends.tell_workers(*place, look.reason or ended)
+                await self._ends.tidy([place], released=released)
+                return ended
             case b"undelivered":
-                await self._turns.release(session, [task_id])
+                failpoint("watch.undelivered")
+                await self._turns.take(entered=[place])
+                await self._settle(look)
+            case b"unheld":
+                await self._turns.take(held=[place])
+                await self._settle(look)
             case _:
-                if status == b"cancelling":
-                    await self._ends.tell_workers(session, task_id, look.reason)
-                await self._tasks.interrupt(session, look.interrupts)
-                await self._redis.batch([self._due.settle(look.due, look.next_look)])
-        await self._turns.release(session, look.released)
-        return ended
+                await self._settle(look)
+        return None
+
+    async def _settle(self, look: Look) -> None:
+        """For a task that goes on: what its state calls for, and when to look again."""
+        session, task_id = look.due.session, look.due.task_id
+        if look.status == b"cancelling":
+            await self._ends.tell_workers(session, task_id, look.reason)
+        await self._tasks.interrupt(session, look.interrupts)
+        await self._redis.batch([self._due.settle(look.due, look.next_look)])
 
     async def fail(self, task_id: TaskId, error_type: str, message: str) -> bool:
         """Ends a task as failed. False if it had ended for another reason, or is gone."""
@@ -125,8 +133,8 @@ class TaskWatch:
             )
         )
         await self._ends.tell_workers(session, task_id, error_type)
-        await self._ends.tidy([(session, task_id)])
-        await self._turns.release(session, _ids(released))
+        freed = [(session, each) for each in _ids(released)]
+        await self._ends.tidy([(session, task_id)], released=freed)
         return bool(ended)
 
 

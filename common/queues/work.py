@@ -7,31 +7,17 @@ from typing import Any
 from redis import exceptions
 
 from common.domain.actions import Priority
-from common.domain.ids import SessionKey, TaskId
+from common.domain.ids import TaskId
 from common.queues.dead_letters import DeadLetters
 from common.queues.keys import GIVEN_BACK, WORK_GROUP, Keys
 from common.queues.redis import Redis, unwrap
-from common.queues.scripts import DELIVER_TASK, DROP_HANDLED, Command
+from common.queues.scripts import DROP_HANDLED, Command
 from common.queues.streams import Entry, consumer_of, create_group, fields_of, is_missing_group
 
-REMEMBER_ADDED = 24 * 3600  # seconds; longer than any task may take
 TAKEN_PAGE = 100
 SCAN_MS = 800
 HANDLED_PAGE = 500
 SILENT_MS = 90_000  # a worker that lives is heard of more often
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """A task on its way into a work stream. `action` ends where the deadline's value goes."""
-
-    session: SessionKey
-    task_id: TaskId
-    priority: Priority
-    timeout_ms: int
-    action: bytes
-    round: int = 0  # one more for each retry
-    deadline: int | None = None  # unix ms; None in the first round, whose entry decides it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,19 +50,6 @@ class WorkQueue:
     async def ensure_groups(self) -> None:
         for stream in self._keys.work_streams:
             await create_group(self._redis, stream, WORK_GROUP)
-
-    def deliver(self, delivery: Delivery) -> Command:
-        """The command that adds a task to its stream once a round; returns id and deadline."""
-        stream = self._keys.work_stream(delivery.priority)
-        mark = self._keys.added(stream, delivery.task_id, delivery.round)
-        return DELIVER_TASK.call(
-            [stream, mark],
-            delivery.task_id,
-            delivery.action,
-            delivery.timeout_ms,
-            REMEMBER_ADDED,
-            "" if delivery.deadline is None else delivery.deadline,
-        )
 
     async def may_scan(self) -> bool:
         """True for one instance at a time, about once a second: one scan serves them all."""

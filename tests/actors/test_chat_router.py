@@ -191,7 +191,7 @@ async def test_a_message_is_answered_though_it_could_not_be_handed_on(
     redis_server: RedisServer, prefix: str
 ) -> None:
     async with instance(redis_server.url, prefix) as running:
-        with armed("tasks.after_deliver=raise:1"):
+        with armed("tasks.after_take=raise:1"):
             assert isinstance(await running.router.ask(message()), Submitted)
         assert [each["outcome"] for each in running.supervised()] == ["contained"]
 

@@ -11,6 +11,7 @@ from common.domain.errors import OrchestratorError
 from common.domain.ids import AgentId, SessionId, SessionKey, TaskId, TenantId
 from common.domain.tasks import Submitted, Task
 from common.queues import stores as real
+from common.queues.admissions import TierOf, unlimited
 from common.queues.callbacks import Applied
 from common.queues.due import DueTask
 from common.queues.redis import Redis
@@ -20,6 +21,13 @@ ACME = TenantId("acme")
 SESSION = SessionKey(ACME, SessionId("s-1"))
 OTHER_SESSION = SessionKey(ACME, SessionId("s-2"))
 AFTER_ALL = 10_000  # more entries than any test makes
+
+Report = tuple[int, int, str, Any]  # attempt, seq, type and data of a callback
+STARTED: Report = (1, 1, "started", {})
+
+
+def delta(seq: int, text: str = "x", attempt: int = 1) -> Report:
+    return (attempt, seq, "delta", {"text": text})
 
 
 def key_of(session_id: str, tenant_id: str = ACME) -> SessionKey:
@@ -56,6 +64,8 @@ class Stores(real.Stores):
         retry_backoff_ms: int = 100,
         max_wait_ms: int = 3_600_000,
         consumer: str = "instance-1",
+        prefetch: int = 1000,
+        tier_of: TierOf = unlimited,
         **waiting: int,
     ) -> None:
         settings = real.StoreSettings(
@@ -67,6 +77,8 @@ class Stores(real.Stores):
             retry_backoff=retry_backoff_ms / 1000,
             max_wait=max_wait_ms / 1000,
             max_callback_bytes=max_bytes,
+            prefetch=prefetch,
+            tier_of=tier_of,
             **waiting,
         )
         super().__init__(Redis(url, socket_timeout=socket_timeout), prefix, consumer, settings)
@@ -94,8 +106,8 @@ class Stores(real.Stores):
         await self.tasks.set_out([(action, submitted)])
         return action.task_id
 
-    async def cancel(self, task_id: TaskId, reason: str = "") -> str:
-        action = ChatCancelTaskAction(tenant_id=ACME, task_id=task_id, reason=reason)
+    async def cancel(self, task_id: TaskId, reason: str = "", tenant_id: str = ACME) -> str:
+        action = ChatCancelTaskAction(tenant_id=TenantId(tenant_id), task_id=task_id, reason=reason)
         return (await self.tasks.cancel(action)).status
 
     async def look(self, task_id: TaskId, session: SessionKey = SESSION) -> str | None:
@@ -113,10 +125,10 @@ class Stores(real.Stores):
     async def report(
         self,
         task_id: TaskId,
-        *reports: tuple[int, int, str, Any],
+        *reports: Report,
         session: SessionKey = SESSION,
     ) -> Applied:
-        """Adds callbacks (attempt, seq, type, data) and handles all that waits."""
+        """Adds callbacks and handles all that waits."""
         for attempt, seq, type_, data in reports:
             await self.add(callback_fields(task_id, attempt, seq, type_, data, session))
         return await self.handle()

@@ -10,8 +10,9 @@
   has come, ids of tasks that it interrupts}; state is
     gone         no such task
     ended        it has ended, now or earlier
-    undelivered  its turn has come, and it is not in a work stream yet
+    undelivered  its turn in the session has come, and it is not in a work stream yet
     waiting      for the session's earlier tasks
+    unheld       the same, and its tenant's line has not been told of it yet
     open         nothing to do before the next look ]]
 local task = load_task(ARGV[6], FIRST_KEY)
 if not task.known then
@@ -39,7 +40,7 @@ if task.status == 'cancelling' and (now >= task.cancel_at
   end_cancelled(task)
 elseif task.deadline and now >= task.deadline then
   end_timeout(task)
-elseif waits and now >= task.wait_until then
+elseif (waits or not task.delivered) and now >= task.wait_until then
   end_timeout(task)
 elseif gap_at and now >= gap_at then
   end_with_error(task, 'failed', 'task_failed', 'callback_gap',
@@ -55,11 +56,13 @@ if waits then
   local next_look = now + tonumber(rank == 1 and ARGV[8] or ARGV[9])
   local interrupts = redis.call('HGET', task.key, 'interrupts')
   local before = interrupts and redis.call('ZRANGE', open, 0, rank - 1) or {}
-  return { 'waiting', math.min(next_look, task.wait_until), task.status, '', released, before }
+  local state = redis.call('HEXISTS', task.key, 'requested') == 1 and 'waiting' or 'unheld'
+  return { state, math.min(next_look, task.wait_until), task.status, '', released, before }
 end
 local is_backing_off = task.over and now < task.retry_at
 if task.delivered ~= task.round and not is_backing_off then
-  return { 'undelivered', 0, task.status, '', released, {} }
+  local its_end = task.delivered and task.deadline or task.wait_until
+  return { 'undelivered', its_end, task.status, task.reason, released, {} }
 end
 local next_look = task.deadline
 for _, other in ipairs({ gap_at or false, task.cancel_at or false,

@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from common.domain.actions import Priority
 from common.domain.ids import TaskId, TenantId
 from common.queues.keys import DUE_SHARDS, Keys
 from tests.support.stores import key_of
@@ -56,13 +55,17 @@ def test_all_keys_of_a_session_share_its_slot() -> None:
 
 
 def test_what_one_script_touches_beside_a_stream_shares_its_slot() -> None:
-    for priority in Priority:
-        stream = KEYS.work_stream(priority)
-        assert slot_of(KEYS.added(stream, TASK, 0)) == stream
     for letters in (KEYS.dead_execute, KEYS.dead_callbacks):
         assert slot_of(KEYS.buried(letters, "stream:1-0")) == letters
     assert slot_of(KEYS.callbacks) == KEYS.dead_callbacks
     assert slot_of(KEYS.instances) == slot_of(KEYS.instance_facts)
+
+
+def test_what_a_message_is_held_to_shares_its_tenants_slot() -> None:
+    tenant = TenantId("acme")
+    names = [KEYS.tenant(tenant, what) for what in ("terms", "arriving", "held", "requests")]
+    names += [*KEYS.lines(tenant), KEYS.usage(tenant, "2026-01-31")]
+    assert {slot_of(name) for name in names} == {"acme"}
 
 
 def test_no_two_things_share_a_key() -> None:
@@ -76,7 +79,6 @@ def test_no_two_things_share_a_key() -> None:
             keys += [KEYS.task(key, task), KEYS.task_text(key, task)]
             keys += [KEYS.idempotency(key, word), KEYS.pushed(key, word)]
     assert len(set(keys)) == len(keys)
-    assert KEYS.added("s", TASK, 0) != KEYS.added("s", TASK, 1)
 
 
 def test_a_broadcast_of_one_tenant_is_not_that_of_another() -> None:

@@ -1,25 +1,22 @@
 """The orchestrator's side of the work streams."""
 
-import orjson
 import pytest
 from redis import exceptions
 
 from common.domain.actions import Priority
 from common.domain.ids import TaskId
 from common.queues.keys import WORK_GROUP
-from common.queues.work import TAKEN_PAGE, Delivery, TakenEntry
+from common.queues.work import TAKEN_PAGE, TakenEntry
 from tests.support.redis_server import RedisServer
-from tests.support.stores import SESSION, Stores, stores
+from tests.support.stores import Stores, stores
 
 
-def delivery(task_id: str = "task-1", round_: int = 0, **fields: object) -> Delivery:
-    known: dict[str, object] = {
-        "session": SESSION,
-        "priority": Priority.NORMAL,
-        "timeout_ms": 5000,
-        "action": b'{"a":1,"deadline":',
-    }
-    return Delivery(task_id=TaskId(task_id), round=round_, **(known | fields))  # type: ignore[arg-type]
+async def add(each: Stores, *task_ids: str, priority: Priority = Priority.NORMAL) -> list[bytes]:
+    """Adds entries of tasks to a work stream; returns their ids."""
+    stream = each.keys.work_stream(priority)
+    return await each.redis.batch(
+        [("XADD", stream, "*", "task_id", task_id, "action", "{}") for task_id in task_ids]
+    )
 
 
 async def entries(each: Stores, priority: Priority = Priority.NORMAL) -> list[dict[str, bytes]]:
@@ -34,36 +31,11 @@ async def take(each: Stores, consumer: str = "w", count: int = 10_000) -> None:
         )
 
 
-async def test_a_task_enters_its_stream_once_a_round(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    async with stores(redis_server.url, prefix) as each:
-        first = await each.redis.batch([each.work.deliver(delivery())] * 3)
-        assert first[0] == first[1] == first[2]
-        entry_id, deadline = first[0]
-        (entry,) = await entries(each)
-        assert entry["task_id"] == b"task-1"
-        assert orjson.loads(entry["action"]) == {"a": 1, "deadline": deadline}
-        seconds = int(entry_id.split(b"-")[0]) / 1000
-        assert abs(deadline / 1000 - seconds - 5) < 0.1
-        await each.redis.batch([each.work.deliver(delivery(round_=1))])
-        assert len(await entries(each)) == 2
-
-
-async def test_each_priority_has_its_stream(redis_server: RedisServer, prefix: str) -> None:
-    async with stores(redis_server.url, prefix) as each:
-        for priority in Priority:
-            await each.redis.batch([each.work.deliver(delivery(priority, priority=priority))])
-            assert [entry["task_id"] for entry in await entries(each, priority)] == [
-                priority.encode()
-            ]
-
-
 async def test_groups_are_made_once_and_see_what_was_there_before(
     redis_server: RedisServer, prefix: str
 ) -> None:
     async with stores(redis_server.url, prefix) as each:
-        await each.redis.batch([each.work.deliver(delivery())])
+        await add(each, "task-1")
         await each.work.ensure_groups()
         await each.work.ensure_groups()
         await take(each)
@@ -77,8 +49,8 @@ async def test_entries_in_workers_hands_are_found_with_their_attempts(
         await each.work.ensure_groups()
         assert await each.work.taken() == []
         many = TAKEN_PAGE + 20
-        await each.redis.batch([each.work.deliver(delivery(f"t{i}")) for i in range(many)])
-        await each.redis.batch([each.work.deliver(delivery("low", priority=Priority.LOW))])
+        await add(each, *(f"t{i}" for i in range(many)))
+        await add(each, "low", priority=Priority.LOW)
         assert await each.work.taken() == []
         await take(each)
         await each.redis.call("SET", each.keys.attempt(TaskId("t7")), 2)
@@ -94,7 +66,7 @@ async def test_what_was_deleted_while_pending_is_nobodys(
 ) -> None:
     async with stores(redis_server.url, prefix) as each:
         await each.work.ensure_groups()
-        ((entry_id, _),) = await each.redis.batch([each.work.deliver(delivery())])
+        (entry_id,) = await add(each, "task-1")
         await take(each)
         await each.redis.call("XDEL", each.keys.work_stream(Priority.NORMAL), entry_id)
         assert await each.work.taken() == []
@@ -106,7 +78,7 @@ async def test_a_strangers_entry_hides_no_other(redis_server: RedisServer, prefi
         stream = each.keys.work_stream(Priority.NORMAL)
         await each.redis.call("XADD", stream, "*", "task_id", b"\xff\xfe")
         await each.redis.call("XADD", stream, "*", "something", "else")
-        await each.redis.batch([each.work.deliver(delivery())])
+        await add(each, "task-1")
         await take(each)
         assert "task-1" in [taken.task_id for taken in await each.work.taken()]
 
@@ -122,7 +94,7 @@ async def test_without_its_group_nothing_is_taken(redis_server: RedisServer, pre
 async def test_an_entry_is_buried_once(redis_server: RedisServer, prefix: str) -> None:
     async with stores(redis_server.url, prefix) as each:
         await each.work.ensure_groups()
-        await each.redis.batch([each.work.deliver(delivery())])
+        await add(each, "task-1")
         await take(each)
         (taken,) = await each.work.taken()
         assert isinstance(taken, TakenEntry)
@@ -141,7 +113,7 @@ async def test_what_waits_for_a_worker_is_counted_by_priority(
     async with stores(redis_server.url, prefix) as each:
         assert (await each.work.depth()).untaken == {"high": 0, "normal": 0, "low": 0}
         await each.work.ensure_groups()
-        await each.redis.batch([each.work.deliver(delivery(f"t{i}")) for i in range(5)])
+        await add(each, *(f"t{i}" for i in range(5)))
         await take(each, "one", 2)
         await take(each, "two", 1)
         depth = await each.work.depth()
