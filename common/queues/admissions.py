@@ -44,7 +44,8 @@ class Admitted:
     """A message that was let in, with what it takes to take that back."""
 
     action: ChatSendMessageAction
-    mark: bytes
+    mark: bytes = b""
+    is_first: bool = False  # its request was not counted before
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +120,18 @@ class Admissions:
         if self._tier_of(action.tenant_id) is None:
             return Refused(Forbidden("This tenant is not served here."))
         if reply[0] == b"admitted":
-            return Admitted(action, reply[1])
+            return Admitted(action, mark=reply[1], is_first=bool(reply[2]))
         if is_known:
-            return Admitted(action, b"")
+            return Admitted(action)
         kind, limit, reset, may_change = reply
         return Refused(REFUSALS[kind](limit=limit, reset=reset), bool(may_change))
 
-    async def take_back(self, admitted: Sequence[Admitted]) -> None:
-        """For messages that were let in and came to nothing: they no longer count."""
+    async def take_back(self, needless: Sequence[tuple[Admitted, bool]]) -> None:
+        """For messages that were let in and made no task: they no longer wait, nor count.
+
+        Beside each, whether it repeats one that was taken: then the request counts, unless that
+        was so long ago that it was counted anew.
+        """
         commands = [
             TAKE_BACK.call(
                 [
@@ -135,9 +140,9 @@ class Admissions:
                 ],
                 member_of(each.action.session, each.action.task_id),
                 _request(each.action),
-                each.mark,
+                each.mark if each.is_first or not is_repetition else "",
             )
-            for each in admitted
+            for each, is_repetition in needless
         ]
         for result in await self._redis.batch(commands):
             unwrap(result)

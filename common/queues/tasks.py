@@ -215,14 +215,14 @@ class TaskStore:
     ) -> None:
         """Takes back the first steps of messages that made no task."""
         needless = [
-            each
+            (each, isinstance(outcome, Submitted | IdempotencyConflict))
             for each, outcome in made
             if isinstance(outcome, OrchestratorError) or outcome.task_id != each.action.task_id
         ]
         commands: list[Command] = []
-        for action in (each.action for each in needless):
-            commands.append(("DEL", self._keys.task_session(action.task_id)))
-            commands.append(self._due.forget(action.session, action.task_id))
+        for each, _ in needless:
+            commands.append(("DEL", self._keys.task_session(each.action.task_id)))
+            commands.append(self._due.forget(each.action.session, each.action.task_id))
         if commands:
             await self._redis.batch(commands)
             await self._admissions.take_back(needless)

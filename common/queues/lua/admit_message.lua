@@ -10,7 +10,7 @@
   ARGV[7] max_running, '' is unlimited   ARGV[8] weight
   ARGV[9] for how long an arrival counts that nothing more is heard of, ms
 
-  Returns {'admitted', mark} with what take_back.lua needs, or
+  Returns {'admitted', mark, 1 if the request was not counted before} for take_back.lua, or
   {'rate_limited' | 'quota_exceeded' | 'queue_full', limit, seconds until there is room,
    1 if that may change right now: some are just arriving, or may just leave the line}. ]]
 local terms, arriving, held, running, requests = KEYS[1], KEYS[2], KEYS[3], KEYS[7], KEYS[8]
@@ -44,7 +44,7 @@ local per_minute, per_hour = tonumber(ARGV[3]), tonumber(ARGV[4])
 local per_day, max_queued, max_running = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 
 if redis.call('ZSCORE', arriving, member) then  -- this very command came twice
-  return { 'admitted', redis.call('ZSCORE', requests, request) or '' }
+  return { 'admitted', redis.call('ZSCORE', requests, request) or '', 0 }
 end
 
 redis.call('ZREMRANGEBYSCORE', requests, '-inf', micros - (per_hour and HOUR or MINUTE))
@@ -87,4 +87,4 @@ redis.call('ZADD', arriving, now, member)
 redis.call('PEXPIRE', arriving, ARGV[9])
 redis.call('HSET', terms, 'max_running', ARGV[7], 'weight', ARGV[8])
 redis.call('EXPIRE', terms, KEEP_TERMS)
-return { 'admitted', mark }
+return { 'admitted', mark, known and 0 or 1 }

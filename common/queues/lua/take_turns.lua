@@ -139,7 +139,7 @@ local function tally(tenant, task, status)
       if field ~= 'cost' then
         amount = math.floor(amount)
       end
-      used(tenant, field, string.format('%.17g', amount))
+      used(tenant, field, string.format('%.14g', amount))  -- 0.1, not 0.1000000000000001
     end
   end
 end

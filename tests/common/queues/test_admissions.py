@@ -1,0 +1,217 @@
+"""What a tenant's messages are held to: requests, tokens, tasks that wait (contract, 5 and 8)."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from common.domain.actions import IfBusy
+from common.domain.errors import (
+    Forbidden,
+    IdempotencyConflict,
+    OrchestratorError,
+    QueueFull,
+    QuotaExceeded,
+    RateLimited,
+    SessionBusy,
+    TooMany,
+)
+from common.domain.ids import TenantId
+from common.domain.tasks import Submitted
+from common.failpoints import Injected, armed
+from config.settings import TierSettings
+from tests.support.redis_server import RedisServer
+from tests.support.stores import ACME, SESSION, Stores, key_of, message, stores
+
+KEY = "0f9be5a4-6d5b-44b3-9f34-9f1a4b4b7a10"
+HOUR_US, MINUTE_US = 3_600_000_000, 60_000_000
+
+
+def only(**limits: Any) -> Callable[[TenantId], TierSettings | None]:
+    return lambda tenant_id: TierSettings(**limits) if tenant_id == ACME else TierSettings()
+
+
+async def refused(stores: Stores, session: str = "s", **fields: Any) -> TooMany:
+    outcome = await stores.submit_action(message(key_of(session), **fields))
+    assert isinstance(outcome, TooMany), outcome
+    return outcome
+
+
+async def pass_time(stores: Stores, micros: int) -> None:
+    """As if all requests of the tenant had come so much earlier."""
+    requests = stores.keys.tenant(ACME, "requests")
+    for request in await stores.redis.call("ZRANGE", requests, 0, -1):
+        await stores.redis.call("ZINCRBY", requests, -micros, request)
+
+
+async def test_no_more_requests_a_minute_than_allowed(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stores(redis_server.url, prefix, tier_of=only(requests_per_minute=2)) as each:
+        await each.submit(key_of("a"))
+        await each.submit(key_of("b"))
+        error = await refused(each)
+        assert isinstance(error, RateLimited)
+        assert (error.limit, error.remaining) == (2, 0)
+        assert 59 <= error.reset <= 60
+        assert error.retry_after == error.reset
+        assert isinstance(await each.submit(key_of("a", "other")), str)
+
+
+async def test_the_window_slides(redis_server: RedisServer, prefix: str) -> None:
+    async with stores(redis_server.url, prefix, tier_of=only(requests_per_minute=2)) as each:
+        await each.submit(key_of("a"))
+        await pass_time(each, MINUTE_US // 2)
+        await each.submit(key_of("b"))
+        assert 29 <= (await refused(each)).reset <= 30
+        await pass_time(each, MINUTE_US // 2)  # the first has left the window, the second has not
+        await each.submit(key_of("c"))
+        assert 29 <= (await refused(each)).reset <= 30
+
+
+async def test_the_hour_counts_beside_the_minute(redis_server: RedisServer, prefix: str) -> None:
+    limits = only(requests_per_minute=2, requests_per_hour=3)
+    async with stores(redis_server.url, prefix, tier_of=limits) as each:
+        for _ in range(3):
+            await each.submit(key_of("a"))
+            await pass_time(each, MINUTE_US)
+        error = await refused(each)
+        assert error.limit == 3
+        assert 3600 - 181 <= error.reset <= 3600 - 179
+        await pass_time(each, HOUR_US)
+        await each.submit(key_of("a"))
+
+
+async def test_a_repetition_is_one_request_and_is_answered_at_the_limit(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stores(redis_server.url, prefix, tier_of=only(requests_per_minute=2)) as each:
+        keyed = {"idempotency_key": KEY, "fingerprint": "f"}
+        first = await each.submit_action(message(**keyed))
+        assert isinstance(first, Submitted)
+        for _ in range(3):
+            again = await each.submit_action(message(**keyed))
+            assert isinstance(again, Submitted)
+            assert again.replayed
+        conflict = await each.submit_action(message(idempotency_key=KEY, fingerprint="g"))
+        assert isinstance(conflict, IdempotencyConflict)
+        await each.submit(key_of("b"))
+        assert isinstance(await each.submit_action(message()), RateLimited)
+        again = await each.submit_action(message(**keyed))
+        assert isinstance(again, Submitted)
+        assert again.task_id == first.task_id
+
+
+async def test_a_repetition_after_its_window_counts_nothing(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stores(redis_server.url, prefix, tier_of=only(requests_per_minute=1)) as each:
+        keyed = {"idempotency_key": KEY, "fingerprint": "f"}
+        await each.submit_action(message(**keyed))
+        await pass_time(each, MINUTE_US)
+        again = await each.submit_action(message(**keyed))
+        assert isinstance(again, Submitted)
+        assert again.replayed
+        await each.submit(key_of("b"))
+        assert isinstance(await each.submit_action(message()), RateLimited)
+
+
+async def test_what_is_refused_otherwise_is_taken_back(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    limits = only(requests_per_minute=2, max_queued=2)
+    async with stores(redis_server.url, prefix, tier_of=limits) as each:
+        await each.submit()
+        for _ in range(5):
+            busy = await each.submit_action(message(if_busy=IfBusy.REJECT))
+            assert isinstance(busy, SessionBusy)
+        await each.submit(key_of("b"))
+        assert isinstance(await each.submit_action(message()), RateLimited)
+
+
+async def test_fifty_at_once_on_two_instances_are_held_to_the_limit_exactly(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    limits = only(requests_per_minute=20)
+    async with (
+        stores(redis_server.url, prefix, tier_of=limits) as one,
+        stores(redis_server.url, prefix, tier_of=limits, consumer="two") as two,
+    ):
+        outcomes = await asyncio.gather(
+            *(
+                each.submit_action(message(key_of(f"s{i}")))
+                for i in range(25)
+                for each in (one, two)
+            )
+        )
+        assert sum(isinstance(outcome, Submitted) for outcome in outcomes) == 20
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 25])
+async def test_the_queue_is_held_to_its_limit_exactly(
+    redis_server: RedisServer, prefix: str, at_once: int
+) -> None:
+    limits = only(max_queued=7, max_running=5)
+    async with (
+        stores(redis_server.url, prefix, tier_of=limits) as one,
+        stores(redis_server.url, prefix, tier_of=limits, consumer="two") as two,
+    ):
+
+        async def send(each: Stores, name: str, first: int) -> list[Submitted | OrchestratorError]:
+            actions = [message(key_of(f"{name}-{first + i}")) for i in range(at_once)]
+            outcomes = await each.tasks.submit(actions)
+            taken = zip(actions, outcomes, strict=True)
+            await each.tasks.set_out([(a, o) for a, o in taken if isinstance(o, Submitted)])
+            return outcomes
+
+        batches = await asyncio.gather(
+            *(send(one, "one", first) for first in range(0, 25, at_once)),
+            *(send(two, "two", first) for first in range(0, 25, at_once)),
+        )
+        outcomes = [outcome for batch in batches for outcome in batch]
+        assert sum(isinstance(outcome, Submitted) for outcome in outcomes) == 5 + 7
+        assert {type(outcome) for outcome in outcomes} == {Submitted, QueueFull}
+
+
+async def test_tasks_that_wait_in_their_session_count_as_waiting(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    limits = only(max_queued=2, max_running=5)
+    async with stores(redis_server.url, prefix, tier_of=limits) as each:
+        enqueue = {"if_busy": IfBusy.ENQUEUE}
+        for _ in range(3):  # one runs, two wait
+            await each.submit_and_deliver(**enqueue)
+        assert isinstance(await refused(each, SESSION.session_id, **enqueue), QueueFull)
+
+
+async def test_tokens_of_a_day_end_with_the_day(redis_server: RedisServer, prefix: str) -> None:
+    async with stores(redis_server.url, prefix, tier_of=only(tokens_per_day=100)) as each:
+        task_id = await each.submit_and_deliver()
+        usage = {"input_tokens": 60, "output_tokens": 40, "cost": 0.5}
+        await each.report(
+            task_id, (1, 1, "started", {}), (1, 2, "completed", {"response": "", "usage": usage})
+        )
+        error = await refused(each)
+        assert isinstance(error, QuotaExceeded)
+        assert error.limit == 100
+        seconds, _ = await each.redis.call("TIME")
+        assert abs(error.reset - (86400 - int(seconds) % 86400)) <= 1
+
+
+async def test_a_tenant_without_a_tier_is_refused(redis_server: RedisServer, prefix: str) -> None:
+    async with stores(redis_server.url, prefix, tier_of=lambda _: None) as each:
+        assert isinstance(await each.submit_action(message()), Forbidden)
+
+
+async def test_an_arrival_that_came_to_nothing_is_forgotten(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stores(redis_server.url, prefix, tier_of=only(max_queued=1)) as each:
+        with armed("tasks.after_admit=raise:1"), pytest.raises(Injected):
+            await each.submit()
+        arriving = each.keys.tenant(ACME, "arriving")
+        assert isinstance(await each.submit_action(message()), QueueFull)
+        (member,) = await each.redis.call("ZRANGE", arriving, 0, -1)
+        await each.redis.call("ZINCRBY", arriving, -10_000, member)
+        assert isinstance(await each.submit_action(message()), Submitted)
