@@ -155,6 +155,7 @@ class CallbackQueue:
                 done += await self._apply_one_by_one(batch)
             else:
                 done.append((batch, unwrap(reply)))
+        failpoint("callbacks.before_follow_up")
         await self._follow_up(done)
 
     async def _run(self, batches: Sequence["_SessionBatch"]) -> list[Any]:

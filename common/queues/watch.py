@@ -22,7 +22,7 @@ from common.queues.turns import Turns
 log = structlog.get_logger(__name__)
 
 NEXT_IN_LINE_MS = 3000  # how soon a waiting task is looked at again, lest its release was lost
-FURTHER_BEHIND_MS = 15_000
+FURTHER_BEHIND_MS = 100  # more for each task that is before it
 
 
 @dataclass(frozen=True, slots=True)

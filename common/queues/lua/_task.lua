@@ -68,6 +68,14 @@ local function release_next()
   end
 end
 
+-- Tells once more whose turn it is: who heard of it first may have died before handing it on.
+local function repeat_release()
+  local first = redis.call('ZRANGE', open, 0, 0)[1]
+  if first and #released == 0 and not redis.call('ZSCORE', line, first) then
+    released[1] = first
+  end
+end
+
 -- Ends a task. The caller has seen that it has not ended, and puts the end into the log.
 local function end_task(task, status)
   set_status(task, status)

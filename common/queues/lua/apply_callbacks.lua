@@ -234,6 +234,9 @@ for i, task in ipairs(tasks) do
     save(task)
     if TERMINAL[task.status] then
       ended[i] = task.stop and 2 or 1
+      if not task.ended then
+        repeat_release()
+      end
     end
     if task.over and ended[i] == 0 and task.delivered ~= task.round then
       retries[i] = { task.retry_at, task.entry or '' }

@@ -4,7 +4,8 @@
   Beside _session.lua:
   KEYS[5..8] the task's keys (_task.lua)
   ARGV[6] task id   ARGV[7] gap timeout, ms
-  ARGV[8] how soon to look again at a task that is next in line, and ARGV[9] further behind, ms
+  ARGV[8] how soon to look again at a task that is next in line, ms, and ARGV[9] further behind, so
+  much more for each one before it
 
   Returns {state, next look (unix ms), status, reason of its cancellation, ids of tasks whose turn
   has come, ids of tasks that it interrupts}; state is
@@ -19,7 +20,8 @@ if not task.known then
   return { 'gone', 0, '', '', {}, {} }
 end
 if TERMINAL[task.status] then
-  return { 'ended', 0, task.status, task.reason, {}, {} }
+  repeat_release()
+  return { 'ended', 0, task.status, task.reason, released, {} }
 end
 
 local function gap_of()
@@ -53,7 +55,7 @@ if task.ended then
 end
 
 if waits then
-  local next_look = now + tonumber(rank == 1 and ARGV[8] or ARGV[9])
+  local next_look = now + tonumber(ARGV[8]) + (rank - 1) * tonumber(ARGV[9])
   local interrupts = redis.call('HGET', task.key, 'interrupts')
   local before = interrupts and redis.call('ZRANGE', open, 0, rank - 1) or {}
   local state = redis.call('HEXISTS', task.key, 'requested') == 1 and 'waiting' or 'unheld'

@@ -1,8 +1,11 @@
 """What time demands of tasks; the rules themselves are tested with the tasks and callbacks."""
 
+import pytest
+
 from common.domain.actions import IfBusy
 from common.domain.ids import TaskId
 from common.domain.tasks import TaskStatus
+from common.failpoints import Injected, armed
 from tests.support.redis_server import RedisServer
 from tests.support.stores import ACME, SESSION, Stores
 
@@ -110,4 +113,20 @@ async def test_a_look_settles_the_next_one_at_the_deadline(
     (member,) = await stores.redis.call("ZRANGE", shard, 0, -1)
     deadline = await stores.redis.call("HGET", stores.keys.task(SESSION, task_id), "deadline")
     assert int(await stores.redis.call("ZSCORE", shard, member)) == int(deadline)
+    await stores.close()
+
+
+async def test_whose_turn_it_is_is_told_again_by_who_repeats_the_end(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    stores = Stores(redis_server.url, prefix)
+    first = await stores.submit_and_deliver(if_busy=IfBusy.ENQUEUE)
+    second = await stores.submit(if_busy=IfBusy.ENQUEUE)
+    done = ((1, 1, "started", {}), (1, 2, "completed", {"response": ""}))
+    with armed("callbacks.before_follow_up=raise:1"), pytest.raises(Injected):
+        await stores.report(first, *done)
+    assert (await stores.tasks.get(ACME, first)).status is TaskStatus.COMPLETED
+    await stores.report(first, *done)  # taken over from the one that died
+    delivered = await stores.redis.call("HGET", stores.keys.task(SESSION, second), "delivered")
+    assert delivered == b"0"
     await stores.close()
