@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
+from config import redis_url as redis_urls
+
 # Redis and the event loop take what fits here; nothing sensible is larger.
 LARGEST = 2**31 - 1
 
@@ -136,6 +138,11 @@ def outside_id(value: str) -> str | None:
     return "must be an id: 1 to 128 letters, digits and _ . @ -, beginning with a letter or digit"
 
 
+def outside_id_or_all(value: str) -> str | None:
+    complaint = None if value == "*" else outside_id(value)
+    return complaint and f'{complaint}; or "*" for all'
+
+
 def outside_ids(values: tuple[str, ...]) -> str | None:
     if not values:
         return "must name at least one tenant; leave it out to mean all"
@@ -148,6 +155,14 @@ def not_blank(value: str) -> str | None:
     return "must not be empty or contain spaces"
 
 
+def not_empty(value: str) -> str | None:
+    return None if value else "must not be empty; leave it out, or set it to null"
+
+
+def not_none_of_them(values: tuple[str, ...]) -> str | None:
+    return None if values else "must name at least one"
+
+
 def no_braces(value: str) -> str | None:
     """Braces would take part in Redis's hash tags, and tear apart keys that belong together."""
     if re.fullmatch(r"[!-z|~]{1,128}", value):
@@ -156,19 +171,23 @@ def no_braces(value: str) -> str | None:
 
 
 def redis_url(value: str) -> str | None:
-    if value == "embedded":
-        return None
-    wrong = "must be embedded, or a URL: redis://HOST:PORT/DB, rediss://HOST:PORT/DB, unix:///PATH"
+    wrong = None if value == "embedded" else redis_urls.complaint(value)
+    return wrong and wrong.replace("must be", "must be embedded, or", 1)
+
+
+def jwks_url(value: str) -> str | None:
+    """An address that nobody on the way can answer for: by TLS, or on this machine."""
+    wrong = "must be a URL: https://HOST/PATH, or http://localhost:PORT/PATH on this machine"
     try:
         parts = urlsplit(value)
-        reachable = parts.path if parts.scheme == "unix" else parts.hostname
-        good = parts.scheme in {"redis", "rediss", "unix"} and reachable and parts.port != 0
+        host = parts.hostname or ""
+        is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+        good = is_safe and host and parts.port != 0
     except ValueError:
         return wrong
-    number = parts.path.strip("/")
-    if parts.scheme != "unix" and number and not (number.isascii() and number.isdigit()):
-        return wrong
-    return None if good and not any(map(str.isspace, value)) else wrong
+    if "@" in parts.netloc or parts.fragment or not re.fullmatch(r"[!-~]+", value):
+        return f"{wrong}; without user, password and fragment"
+    return None if good else wrong
 
 
 def networks(values: tuple[str, ...]) -> str | None:

@@ -60,7 +60,8 @@ class RedisSettings:
     url: str = setting(
         "embedded",
         "URL (redis://, rediss:// or unix://), or `embedded`: a private Redis server is started"
-        " as a child process",
+        " as a child process. TLS is always verified; options after a `?`: ssl_ca_certs for a CA"
+        " of your own, ssl_certfile and ssl_keyfile for a certificate to show",
         check=rules.redis_url,
         secret=True,
         variable="ORCHESTRATOR_REDIS_URL",
@@ -108,6 +109,23 @@ class WebSocketSettings:
         "Connections an instance takes at once",
         at_least=1,
         variable="ORCHESTRATOR_MAX_WEBSOCKET_CONNECTIONS",
+    )
+    max_connections_per_address: int | None = setting(
+        1000,
+        "Connections of one address (of IPv6: one /64) to all instances; null: unlimited",
+        at_least=1,
+    )
+    max_bad_handshakes_per_minute: int | None = setting(
+        60,
+        "Refused upgrades (400, 401, 403, 404) of one address within a minute,"
+        " after which it gets 429 until that is over; null: unlimited",
+        at_least=1,
+    )
+    max_frames_per_second: int | None = setting(
+        1000,
+        "Frames one client may send, as many at once; more close its connection (4429);"
+        " null: unlimited",
+        at_least=1,
     )
     max_message_bytes: int = setting(
         262144, "Largest frame a client may send", unit="bytes", at_least=1024, at_most=2**30
@@ -220,14 +238,39 @@ class JwtSettings:
         "Signatures that are accepted",
         choices=("HS256", "HS384", "HS512", "RS256", "ES256", "EdDSA"),
     )
-    key: str | None = setting(None, "The static key itself", secret=True)
-    key_file: str | None = setting(None, "File with the static key")
-    jwks_file: str | None = setting(None, "File with a set of keys")
-    jwks_url: str | None = setting(None, "URL of a set of keys")
-    audience: str | None = setting(None, "What `aud` must contain")
-    issuer: str | None = setting(None, "What `iss` must be")
+    key: str | None = setting(
+        None, "The static key itself: a secret for HS256 and its kin, else a PEM", secret=True
+    )
+    key_file: str | None = setting(
+        None, "File with the static key, read at the start", check=rules.not_a_folder
+    )
+    jwks_file: str | None = setting(
+        None, "File with a set of public keys, read again when it changes", check=rules.not_a_folder
+    )
+    jwks_url: str | None = setting(
+        None,
+        "URL of a set of public keys: https, or http on this machine; redirects are not followed",
+        check=rules.jwks_url,
+    )
+    jwks_max_age: float = setting(
+        300.0,
+        "How long a set of keys is used before it is fetched again; a key that was taken out of it"
+        " is good for so long at the most, while the set can be fetched",
+        unit="seconds",
+        at_least=1,
+        at_most=86400,
+    )
+    jwks_cooldown: float = setting(
+        10.0,
+        "Least time between two fetches of a set of keys, whatever keys tokens name",
+        unit="seconds",
+        at_least=1,
+        at_most=3600,
+    )
+    audience: str | None = setting(None, "What `aud` must contain", check=rules.not_empty)
+    issuer: str | None = setting(None, "What `iss` must be", check=rules.not_empty)
     leeway: float = setting(
-        30.0, "Difference of clocks that is forgiven", unit="seconds", at_most=300
+        30.0, "Difference of clocks that is forgiven", unit="seconds", at_most=60
     )
 
 
@@ -240,9 +283,15 @@ class ApiKeySettings:
         "", "SHA-256 of the key, hex", check=rules.sha256_hex, secret=True, required=True
     )
     tenant_id: str = setting(
-        "", 'Whose it is; "*" for all tenants', check=rules.not_blank, required=True
+        "", 'Whose it is; "*" for all tenants', check=rules.outside_id_or_all, required=True
     )
-    scopes: tuple[str, ...] = setting((), "What it may do", choices=("chat", "push", "admin"))
+    scopes: tuple[str, ...] = setting(
+        (),
+        "What it may do: at least one of them",
+        choices=("chat", "push", "admin"),
+        check=rules.not_none_of_them,
+        required=True,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from config import mistakes, rules
+from config import auth_rules, mistakes, rules
 from config.mistakes import ConfigurationError, Mistakes
 from config.reading import Reader
 from config.rules import setting
@@ -169,6 +169,10 @@ def _open_to_all_only_on_loopback(settings: Settings) -> str | None:
     )
 
 
+def _of_auth(check: Callable[[AuthSettings], str | None]) -> Callable[[Settings], str | None]:
+    return lambda settings: check(settings.auth)
+
+
 TOGETHER: tuple[tuple[tuple[mistakes.Path, ...], Callable[[Settings], str | None]], ...] = (
     (
         (
@@ -191,4 +195,5 @@ TOGETHER: tuple[tuple[tuple[mistakes.Path, ...], Callable[[Settings], str | None
     ((("tenants",), ("tiers",)), _tiers_are_known),
     ((("default_tier",), ("tiers",)), _default_tier_is_known),
     ((("server", "host"), ("auth",)), _open_to_all_only_on_loopback),
+    *((paths, _of_auth(check)) for paths, check in auth_rules.TOGETHER),
 )

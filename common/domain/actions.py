@@ -78,6 +78,8 @@ class ChatGetStatusAction(DomainAction):
 
     action_type: ClassVar[str] = "chat.get_status"
     task_id: TaskId
+    # Not on the wire: the sessions that the caller may touch; None for all of the tenant.
+    within: frozenset[SessionId] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,7 @@ class ChatCancelTaskAction(DomainAction):
     action_type: ClassVar[str] = "chat.cancel_task"
     task_id: TaskId
     reason: str = ""
+    within: frozenset[SessionId] | None = None  # as above
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

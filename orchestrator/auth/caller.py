@@ -53,10 +53,22 @@ class Caller:
         if self.sessions is not None and session.session_id not in self.sessions:
             raise Forbidden("This caller may not use that session.")
 
+    def check_whole_tenant(self, tenant_id: TenantId) -> None:
+        """Raises Forbidden for another tenant, and for a caller of some sessions only."""
+        self.check_tenant(tenant_id)
+        if self.sessions is not None:
+            raise Forbidden("This caller may use some sessions only.")
+
     def check_task_of(self, tenant_id: TenantId) -> None:
         """Raises TaskNotFound: whether another tenant has such a task is not told."""
         if self.tenant_id not in (None, tenant_id):
             raise TaskNotFound
+
+    def sees(self, tenant_id: TenantId | None, session_id: SessionId | None = None) -> bool:
+        """Whether something is the caller's to see; None: nobody can say whose it is."""
+        if self.sessions is not None and session_id not in self.sessions:
+            return False
+        return self.tenant_id in (None, tenant_id)
 
     def user(self, claimed: UserId | None) -> UserId | None:
         """Who an action is from: the caller's own user, or the one it names if it is nobody's.
@@ -67,6 +79,15 @@ class Caller:
         if self.user_id is None or claimed in (None, self.user_id):
             return self.user_id or claimed
         raise Forbidden("This caller is another user.")
+
+    def check_renewal(self, renewed: "Caller") -> None:
+        """Raises Forbidden unless the other is the same: tenant, user, and name."""
+        if (renewed.tenant_id, renewed.user_id, renewed.name) != (
+            self.tenant_id,
+            self.user_id,
+            self.name,
+        ):
+            raise Forbidden("The new token is another caller's.")
 
 
 ANYONE = Caller(name="anyone", tenant_id=None, user_id=None, sessions=None, scopes=frozenset(Scope))

@@ -30,10 +30,9 @@ def test_every_setting_and_every_flat_variable_stands_on_the_page() -> None:
         assert slot.rule.variable in page
 
 
-def test_what_is_reserved_or_refused_as_yet_says_so() -> None:
+def test_what_is_refused_as_yet_says_so() -> None:
     page = PAGE.read_text()
-    assert "takes effect with limits and fair dispatch.\n  prefetch: 16" in page
-    assert "until then all else is refused.\n  mode: none" in page
+    assert "until then all else is refused.\n  processes: 1" in page
 
 
 def test_the_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:

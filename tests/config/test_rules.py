@@ -6,43 +6,10 @@ from config import rules
 from tests.support.configuration import mistakes_of
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "embedded",
-        "redis://127.0.0.1:6379/0",
-        "redis://redis",
-        "rediss://user:pass%20word@redis.example.com:6380/15",
-        "redis://[::1]:6379",
-        "unix:///run/redis/redis.sock?db=3",
-    ],
-)
-def test_urls_of_redis(url: str) -> None:
-    assert rules.redis_url(url) is None
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "Embedded",
-        "localhost:6379",
-        "http://canary@host",
-        "redis://",
-        "redis://:canary@:6379",
-        "redis://host:canary",
-        "redis://host:70000",
-        "redis://host:0",
-        "redis://host/canary",
-        "redis://ho st",
-        "redis://[::1",
-        "unix://",
-    ],
-)
-def test_what_is_no_url_of_redis_is_refused_without_repeating_it(url: str) -> None:
-    complaint = rules.redis_url(url)
-    assert complaint
-    assert "canary" not in complaint
+def test_the_embedded_redis_is_a_url_of_redis_too() -> None:
+    assert rules.redis_url("embedded") is None
+    assert rules.redis_url("redis://127.0.0.1:6379/0") is None
+    assert "must be embedded, or a URL" in (rules.redis_url("Embedded") or "")
 
 
 @pytest.mark.parametrize("prefix", ["orchestrator:", "a", "p:1/x-", "!~"])
@@ -153,3 +120,59 @@ def test_not_loopback(host: str) -> None:
 def test_a_mistake_says_what_is_allowed(text: str, allowed: str) -> None:
     (mistake,) = mistakes_of(text)
     assert mistake.endswith(f": {allowed}")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://id.example/keys",
+        "https://id.example:8443/realms/a/certs?x=1",
+        "http://localhost:8000/keys",
+        "http://127.0.0.1/keys",
+        "http://[::1]:80/keys",
+    ],
+)
+def test_addresses_of_key_sets(url: str) -> None:
+    assert rules.jwks_url(url) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "id.example/keys",
+        "http://id.example/keys",
+        "http://localhost.example/keys",
+        "http://127.0.0.1.example/keys",
+        "http://localhost@id.example/keys",
+        "http://169.254.169.254/",
+        "http://0.0.0.0/keys",
+        "https://",
+        "https:///keys",
+        "https://host:0/keys",
+        "https://host:canary/keys",
+        "https://user:canary@host/keys",
+        "https://host/keys#canary",
+        "https://host/a b",
+        "https://höst/keys",
+        "https://[::1/keys",
+        "file:///etc/canary",
+        "ftp://host/canary",
+    ],
+)
+def test_an_address_of_keys_that_somebody_on_the_way_could_answer_for_is_refused(url: str) -> None:
+    complaint = rules.jwks_url(url)
+    assert complaint
+    assert "must be a URL: https://HOST/PATH" in complaint
+    assert "canary" not in complaint
+
+
+def test_a_star_stands_for_all_where_one_is_allowed() -> None:
+    assert rules.outside_id_or_all("*") is rules.outside_id_or_all("acme") is None
+    assert rules.outside_id_or_all("**")
+
+
+def test_what_must_not_be_empty() -> None:
+    assert rules.not_empty("a") is rules.not_none_of_them(("a",)) is None
+    assert rules.not_empty("")
+    assert rules.not_none_of_them(())

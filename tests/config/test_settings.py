@@ -25,6 +25,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (sockets.ping_interval, sockets.ping_timeout) == (30, 10)
     assert (sockets.max_connections, sockets.max_message_bytes) == (10000, 262144)
     assert (sockets.max_bad_frames, sockets.allowed_origins) == (20, ())
+    assert (sockets.max_connections_per_address, sockets.max_frames_per_second) == (1000, 1000)
+    assert sockets.max_bad_handshakes_per_minute == 60
     assert (sockets.send_buffer_bytes, sockets.compression) == (1048576, False)
     assert (settings.sessions.max_events, settings.sessions.ttl) == (10000, 86400)
     assert (execution.default_timeout, execution.max_timeout) == (300, 3600)
@@ -169,26 +171,6 @@ def test_a_wrong_value_is_not_complained_about_twice() -> None:
 @pytest.mark.parametrize(
     ("text", "mistake"),
     [
-        ("auth: {mode: jwt}", "auth.mode: {} (authentication); for now it must be none"),
-        (
-            "auth: {mode: [jwt, api_key]}",
-            "auth.mode: {} (authentication); for now it must be none",
-        ),
-        ("auth: {jwt: {issuer: me}}", "auth.jwt: {} (authentication); leave it out"),
-        (
-            f"auth: {{api_keys: [{{name: a, sha256: {'ab' * 32}, tenant_id: b}}]}}",
-            "auth.api_keys: {} (authentication); leave it out",
-        ),
-        ("tiers: {gold: {}}", "tiers: {} (limits and fair dispatch); leave it out"),
-        ("tenants: {a: {tier: pro}}", "tenants: {} (limits and fair dispatch); leave it out"),
-        (
-            "default_tier: pro",
-            "default_tier: {} (limits and fair dispatch); for now it must be enterprise",
-        ),
-        (
-            "default_tier: null",
-            "default_tier: {} (limits and fair dispatch); for now it must be enterprise",
-        ),
         (
             "server: {processes: 2}",
             "server.processes: {} (several processes); for now it must be 1",
@@ -204,6 +186,7 @@ def test_what_a_later_version_brings_is_refused(text: str, mistake: str) -> None
     [
         "auth: {mode: none}",
         "auth: {mode: [none], api_keys: [], jwt: {}}",
+        "tiers: {gold: {}}\ntenants: {a: {tier: gold}}\ndefault_tier: null",
         "tiers: {}\ntenants: {}\ndefault_tier: enterprise",
         "agents: {echo: {if_busy: interrupt}}",
         "agents: {echo: {tenants: [acme], timeout: 5}}",
