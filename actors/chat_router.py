@@ -103,7 +103,7 @@ class ChatRouterActor(LoopActor):
         failpoint("chat_router.before_answer")
         match action:
             case ChatGetStatusAction():
-                return await self._tasks.get(action.tenant_id, action.task_id)
+                return await self._tasks.get(action.tenant_id, action.task_id, action.within)
             case ChatCancelTaskAction():
                 return await self._tasks.cancel(action)
             case WebSocketSendAction():

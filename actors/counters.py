@@ -25,6 +25,7 @@ class Counters:
     dead_callbacks: Counter[str] = field(default_factory=Counter)
     bad_frames: int = 0
     closes: Counter[int] = field(default_factory=Counter)
+    refused_upgrades: Counter[str] = field(default_factory=Counter)
     redis_away: bool = False
     cluster: ClusterCounts = field(
         default_factory=lambda: ClusterCounts(instances=1, connections=0, sessions=0)

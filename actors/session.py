@@ -10,6 +10,7 @@ import structlog
 from pykka import ActorDeadError, Timeout
 
 from actors.counters import Counters
+from actors.expiry import Expiry
 from actors.loop_actor import LoopActor, LoopRef
 from actors.transport import Transport
 from common.domain.actions import ChatAction
@@ -34,6 +35,7 @@ log = structlog.get_logger(__name__)
 PAGE = 1000  # events of one read
 READ_AGAIN = 0.5  # seconds, while Redis is away
 ANSWER_WITHIN = 2.9  # seconds; a client gets its refusal within three
+LATEST_MS = 253_402_300_799_999  # the end of the year 9999, and of what RFC 3339 can tell
 MAX_UNANSWERED = 64  # commands of one connection
 
 
@@ -46,6 +48,7 @@ class Connection:
     user_id: str | None
     request: ResumeRequest
     compact: bool
+    expires_at: float | None = None  # unix seconds; None: never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,14 @@ class Ping:
     """A client's own ping."""
 
     id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The client showed a new token, and it was found good: the connection may last longer."""
+
+    id: str | None
+    expires_at: float | None  # unix seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +189,12 @@ class SessionActor(LoopActor):
         self._bad_frames = 0
         self._unanswered = 0
         self._closed = False
+        expired = Close(4401, "the token has expired; come back with another")
+        self._expiry = Expiry(lambda: self.actor_ref.notify(expired))
 
     async def on_start(self) -> None:
         failpoint("session.on_start")
+        self._expiry.at(self._connection.expires_at)
         try:
             state = await self._log.join(self._connection.session)
         except TemporaryError as error:
@@ -200,15 +214,10 @@ class SessionActor(LoopActor):
                 self._write([encode_frame(entry, self._address) for entry in entries])
             case ReadLog():
                 return self._read_log()
-            case Command(id_, action):
-                self._command(id_, action)
+            case Command() | Ping() | Renewed() | Refused():
+                self._on_frame(message)
             case Answered(id_, answer):
                 self._answer(id_, answer)
-            case Ping(id_):
-                self._bad_frames = 0
-                self._reply(FrameType.PONG, b"{}", id_)
-            case Refused():
-                self._refuse(message)
             case Doubt():
                 if self._resume is not None:
                     self._do(self._resume.doubted())
@@ -235,6 +244,7 @@ class SessionActor(LoopActor):
 
     def _say_goodbye(self) -> None:
         """First of all, so that whatever fails then, the connection is not counted any more."""
+        self._expiry.cancel()
         self._manager.notify(Left(self._connection.session, self._connection.connection_id))
 
     # Events.
@@ -294,10 +304,22 @@ class SessionActor(LoopActor):
             self._counters.messages_sent += len(frames)
             self._counters.bytes_sent += sum(map(len, frames))
 
-    # Commands.
+    # What the client says.
+
+    def _on_frame(self, frame: Command | Ping | Renewed | Refused) -> None:
+        is_bad = isinstance(frame, Refused) and frame.is_bad
+        self._bad_frames = self._bad_frames + 1 if is_bad else 0
+        match frame:
+            case Command(id_, action):
+                self._command(id_, action)
+            case Ping(id_):
+                self._reply(FrameType.PONG, b"{}", id_)
+            case Renewed(id_, expires_at):
+                self._renew(id_, expires_at)
+            case Refused():
+                self._refuse(frame)
 
     def _command(self, id_: str | None, action: ChatAction) -> None:
-        self._bad_frames = 0
         if self._unanswered >= MAX_UNANSWERED:
             self._reply_error(id_, Overloaded("Too many frames wait for an answer."))
             return
@@ -317,7 +339,6 @@ class SessionActor(LoopActor):
             self._reply(FrameType.ACK, answer_body(answer), id_)
 
     def _refuse(self, refused: Refused) -> None:
-        self._bad_frames = self._bad_frames + 1 if refused.is_bad else 0
         self._counters.bad_frames += refused.is_bad
         self._reply_error(refused.id, refused.error)
         if self._bad_frames >= self._policy.max_bad_frames:
@@ -328,6 +349,12 @@ class SessionActor(LoopActor):
 
     def _reply(self, type_: FrameType, data: bytes, id_: str | None) -> None:
         self._write([encode_reply(type_, data, rfc3339(now_ms()), self._address, id_)])
+
+    def _renew(self, id_: str | None, expires_at: float | None) -> None:
+        self._expiry.at(expires_at)
+        if id_ is not None:
+            told = None if expires_at is None else rfc3339(min(int(expires_at * 1000), LATEST_MS))
+            self._reply(FrameType.ACK, orjson.dumps({"expires_at": told}), id_)
 
     def _acknowledgement(self, joined: Joined) -> bytes:
         return orjson.dumps(
@@ -346,6 +373,7 @@ class SessionActor(LoopActor):
     def _close(self, code: int, reason: str) -> None:
         if not self._closed:
             self._closed = True
+            self._expiry.cancel()
             self._counters.closes[code] += 1
             self._transport.close(code, reason)
 

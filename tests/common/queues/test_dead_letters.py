@@ -71,6 +71,22 @@ async def test_the_newest_are_told_first(redis_server: RedisServer, prefix: str)
         assert await each.letters.find(CALLBACKS, newest[0].id) == newest[0]
 
 
+async def test_those_that_are_wanted_are_found_behind_any_number_of_others(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stores(redis_server.url, prefix) as each:
+        for number in range(250):
+            kind = b"wanted" if number in (0, 100, 101) else b"other"
+            entry = Entry(b"%d-0" % number, {b"kind": kind, b"number": b"%d" % number})
+            await each.letters.bury_callback("s", entry, "reason")
+        for limit, found in ((1, [101]), (2, [101, 100]), (3, [101, 100, 0]), (9, [101, 100, 0])):
+            letters = await each.letters.newest(
+                CALLBACKS, limit, lambda letter: letter.fields[b"kind"] == b"wanted"
+            )
+            assert [int(letter.fields[b"number"]) for letter in letters] == found
+        assert await each.letters.newest(CALLBACKS, 9, lambda _: False) == []
+
+
 async def test_a_callback_is_added_again_as_it_was(redis_server: RedisServer, prefix: str) -> None:
     async with stores(redis_server.url, prefix) as each:
         await each.callbacks.stream.ensure_group()
@@ -96,7 +112,9 @@ async def test_a_letter_can_be_thrown_away(redis_server: RedisServer, prefix: st
             await each.letters.delete(CALLBACKS, letter.id)
 
 
-@pytest.mark.parametrize("letter_id", ["", "1", "+", "-", "1-0", "9" * 21 + "-0", "x-y", "1-0 2-0"])
+@pytest.mark.parametrize(
+    "letter_id", ["", "1", "+", "-", "1-0", f"{2**64}-0", f"0-{2**64}", "١-0", "x-y", "1-0 2-0"]
+)
 async def test_what_is_no_letter_is_not_found(
     redis_server: RedisServer, prefix: str, letter_id: str
 ) -> None:

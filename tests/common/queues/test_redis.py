@@ -1,10 +1,12 @@
 """A Redis that fails is noticed soon and said plainly; a Redis that is back is used at once."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import structlog
 from redis import exceptions
 
 from common.domain.errors import OrchestratorError, Overloaded, RedisUnavailable
@@ -287,19 +289,34 @@ def test_an_error_of_redis_means_one_thing(
 
 
 def test_an_address_that_cannot_be_read_is_a_value_error() -> None:
-    with pytest.raises(ValueError, match="scheme"):
+    with pytest.raises(ValueError, match="must be a URL"):
         connect("http://example.org", socket_timeout=1)
 
 
-async def test_a_redis_that_may_drop_keys_is_refused() -> None:
-    with RedisServer("--maxmemory-policy", "allkeys-lru") as server:
-        async with redis_at(server.url) as redis:
-            assert "allkeys-lru" in (await redis.refusal() or "")
-            await redis.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
-            assert await redis.refusal() is None
+@pytest.mark.parametrize("option", ["ssl_cert_reqs=none", "ssl_check_hostname=false"])
+def test_nothing_is_connected_without_verification(option: str) -> None:
+    with pytest.raises(ValueError, match="always verified"):
+        connect(f"rediss://:canary@redis.example.org?{option}", socket_timeout=1)
 
 
-async def test_a_redis_that_does_not_let_us_look_is_taken() -> None:
-    with RedisServer("--rename-command", "INFO", "") as server:
+def test_tls_is_always_verified_and_of_today() -> None:
+    pool = connect("rediss://redis.example.org", socket_timeout=1).connection_pool
+    context = pool.make_connection().ssl_context.get()  # type: ignore[no-untyped-call]
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+async def test_a_right_that_is_missing_means_unavailable_and_is_told_once() -> None:
+    """Also where it is missing within a script, which Redis tells in other words."""
+    with RedisServer() as server:
         async with redis_at(server.url) as redis:
-            assert await redis.refusal() is None
+            await redis.call("ACL", "SETUSER", "default", "-set", "-zadd")
+            with structlog.testing.capture_logs() as lines:
+                for refused in (
+                    redis.call("SET", "k", "v"),
+                    redis.run(SCHEDULE, ["due"], "m", "at", 5),
+                ):
+                    with pytest.raises(RedisUnavailable):
+                        await refused
+        (line,) = [line for line in lines if line["event"] == "redis.right_missing"]
+        assert "set" in line["error"]

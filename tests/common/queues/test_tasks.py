@@ -15,7 +15,7 @@ from common.domain.errors import (
     TaskAlreadyFinished,
     TaskNotFound,
 )
-from common.domain.ids import TaskId, TenantId
+from common.domain.ids import SessionId, TaskId, TenantId
 from common.domain.tasks import Submitted
 from common.queues.due import DueTask
 from tests.support.redis_server import RedisServer
@@ -432,3 +432,8 @@ async def test_tenants_do_not_share_anything(redis_server: RedisServer, prefix: 
         assert (await each.tasks.session_of(ACME, task_id)) == SESSION
         with pytest.raises(TaskNotFound):
             await each.tasks.session_of(TenantId("other"), task_id)
+        within = frozenset({SESSION.session_id})
+        assert (await each.tasks.session_of(ACME, task_id, within)) == SESSION
+        for outside in (frozenset[SessionId](), frozenset({SessionId("another")})):
+            with pytest.raises(TaskNotFound):
+                await each.tasks.session_of(ACME, task_id, outside)

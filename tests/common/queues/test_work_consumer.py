@@ -30,6 +30,24 @@ async def consumer_of(orchestrator: Orchestrator, name: str = "c1") -> AsyncIter
         await consumer.close()
 
 
+@asynccontextmanager
+async def consuming(
+    redis_server: RedisServer, prefix: str
+) -> AsyncIterator[tuple[Orchestrator, WorkConsumer]]:
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        consumer_of(orchestrator) as consumer,
+    ):
+        yield orchestrator, consumer
+
+
+async def leased(consumer: WorkConsumer, orchestrator: Orchestrator) -> Lease:
+    """The first attempt of a task `t` that was added and taken."""
+    await orchestrator.submit("a", task_id="t")
+    (entry,) = await take_some(consumer)
+    return Lease(entry, (await consumer.begin(entry.task_id)).attempt)
+
+
 async def take_some(consumer: WorkConsumer, count: int = 10) -> list[WorkEntry]:
     """A worker asks again and again, too."""
     async with asyncio.timeout(10):
@@ -41,10 +59,7 @@ async def take_some(consumer: WorkConsumer, count: int = 10) -> list[WorkEntry]:
 async def test_it_takes_by_priority_and_never_more_than_asked(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        consumer_of(orchestrator) as consumer,
-    ):
+    async with consuming(redis_server, prefix) as (orchestrator, consumer):
         for priority in ("low", "normal", "high"):
             for number in (1, 2):
                 await orchestrator.submit("a", task_id=f"{priority}{number}", priority=priority)
@@ -78,10 +93,7 @@ async def test_a_waiting_read_that_finds_several_streams_filled_gives_back_what_
 
 
 async def test_a_take_can_be_told_to_stop_waiting(redis_server: RedisServer, prefix: str) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        consumer_of(orchestrator) as consumer,
-    ):
+    async with consuming(redis_server, prefix) as (_, consumer):
         await consumer.take(1)
         waiting = asyncio.create_task(consumer.take(1))
         await asyncio.sleep(0.05)
@@ -103,10 +115,7 @@ async def test_without_a_group_it_says_so(redis_server: RedisServer, prefix: str
 async def test_an_attempt_is_counted_with_the_cancel_key_and_redis_own_clock(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        consumer_of(orchestrator) as consumer,
-    ):
+    async with consuming(redis_server, prefix) as (orchestrator, consumer):
         begun = await consumer.begin(TaskId("t"))
         assert (begun.attempt, begun.cancel) == (1, None)
         assert abs(begun.now_ms - await orchestrator.now_ms()) < 1000
@@ -118,13 +127,9 @@ async def test_an_attempt_is_counted_with_the_cancel_key_and_redis_own_clock(
 async def test_only_the_newest_attempt_may_refresh_finish_or_give_back(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        consumer_of(orchestrator) as consumer,
-    ):
-        await orchestrator.submit("a", task_id="t")
-        (entry,) = await take_some(consumer)
-        old = Lease(entry, (await consumer.begin(entry.task_id)).attempt)
+    async with consuming(redis_server, prefix) as (orchestrator, consumer):
+        old = await leased(consumer, orchestrator)
+        entry = old.entry
         assert await consumer.refresh(old)
         new = Lease(entry, (await consumer.begin(entry.task_id)).attempt)
         assert not await consumer.refresh(old)
@@ -140,13 +145,9 @@ async def test_only_the_newest_attempt_may_refresh_finish_or_give_back(
 async def test_a_refresh_resets_the_idle_time_and_counts_no_delivery(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        consumer_of(orchestrator) as consumer,
-    ):
-        await orchestrator.submit("a", task_id="t")
-        (entry,) = await take_some(consumer)
-        lease = Lease(entry, (await consumer.begin(entry.task_id)).attempt)
+    async with consuming(redis_server, prefix) as (orchestrator, consumer):
+        lease = await leased(consumer, orchestrator)
+        entry = lease.entry
         await asyncio.sleep(0.2)
         await consumer.refresh(lease)
         (pending,) = await orchestrator.redis.xpending_range(entry.stream, WORK_GROUP, "-", "+", 9)
@@ -157,13 +158,9 @@ async def test_a_refresh_resets_the_idle_time_and_counts_no_delivery(
 async def test_a_refresh_survives_a_deleted_entry_and_a_lost_group(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        consumer_of(orchestrator) as consumer,
-    ):
-        await orchestrator.submit("a", task_id="t")
-        (entry,) = await take_some(consumer)
-        lease = Lease(entry, (await consumer.begin(entry.task_id)).attempt)
+    async with consuming(redis_server, prefix) as (orchestrator, consumer):
+        lease = await leased(consumer, orchestrator)
+        entry = lease.entry
         await orchestrator.redis.xdel(entry.stream, entry.entry_id)
         assert await consumer.refresh(lease)
         await orchestrator.redis.xgroup_destroy(entry.stream, WORK_GROUP)
@@ -174,10 +171,7 @@ async def test_a_refresh_survives_a_deleted_entry_and_a_lost_group(
 async def test_reports_are_added_in_order_and_each_has_its_own_result(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        consumer_of(orchestrator) as consumer,
-    ):
+    async with consuming(redis_server, prefix) as (orchestrator, consumer):
         stream = orchestrator.stream_of("t")
         await orchestrator.redis.set("no-stream", "x")
 
@@ -195,10 +189,7 @@ async def test_reports_are_added_in_order_and_each_has_its_own_result(
 async def test_cancellations_are_heard_and_looked_up(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        consumer_of(orchestrator) as consumer,
-    ):
+    async with consuming(redis_server, prefix) as (orchestrator, consumer):
         async with consumer.control() as cancellations:
             for noise in (b"no json", b"[]", b'{"type":"other"}'):
                 await orchestrator.redis.publish(orchestrator.keys.control, noise)
@@ -213,8 +204,7 @@ async def test_a_retiring_consumer_gives_back_what_is_pending_and_is_gone(
     redis_server: RedisServer, prefix: str
 ) -> None:
     async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        consumer_of(orchestrator) as consumer,
+        consuming(redis_server, prefix) as (orchestrator, consumer),
         consumer_of(orchestrator, "c2") as other,
     ):
         for number in range(250):
@@ -231,10 +221,7 @@ async def test_a_retiring_consumer_gives_back_what_is_pending_and_is_gone(
 async def test_an_entry_whose_reply_was_lost_is_found_again_by_the_same_consumer(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        consumer_of(orchestrator) as consumer,
-    ):
+    async with consuming(redis_server, prefix) as (orchestrator, consumer):
         await orchestrator.submit("a", task_id="held")
         (held,) = await take_some(consumer)
         # What a cut connection leaves behind: delivered, but never seen.
@@ -255,10 +242,7 @@ async def test_consumers_that_died_long_ago_are_removed_unless_something_is_pend
     redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("common.queues.work_consumer.GONE_AFTER_MS", 50)
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        consumer_of(orchestrator) as consumer,
-    ):
+    async with consuming(redis_server, prefix) as (orchestrator, consumer):
         await orchestrator.submit("a")
         stream = orchestrator.keys.work_streams[1]
         await orchestrator.redis.xreadgroup(WORK_GROUP, "holding", {stream: ">"})
