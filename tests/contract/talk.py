@@ -95,6 +95,12 @@ class Talk:
         """Whether the task's entry is still in its work stream."""
         return bool(await self.redis.xrange(task.stream, task.entry_id, task.entry_id))
 
+    async def is_gone(self, task: TakenTask) -> bool:
+        """Whether its work stream and the group of workers know nothing of the task's entry."""
+        entry = (task.entry_id, task.entry_id)
+        pending = await self.redis.xpending_range(task.stream, self.executor.GROUP, *entry, 1)
+        return not pending and not await self.is_pending(task)
+
     async def cancel(self, task_id: str, reason: str | None = None) -> tuple[int, str]:
         """The answer's status, and the task's (or the problem's code)."""
         asked = {"tenant_id": "acme", "task_id": task_id}

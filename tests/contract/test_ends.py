@@ -166,7 +166,7 @@ async def test_5_36_an_end_made_by_the_orchestrator_is_made_once_and_told_to_the
         if cause == "attempts":
             (letter,) = await until(lambda: each.executor.dead_letters("execute"))
             assert letter[b"task_id"].decode() == task.task_id
-            assert not await each.is_pending(task)
+            await until(lambda: each.is_gone(task))
         else:
             assert await each.is_pending(task)
             assert await each.executor.dead_letters("execute") == []

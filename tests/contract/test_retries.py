@@ -1,17 +1,13 @@
 """Section 5: a task that failed and may be tried again (`retryable: true`, sentence 5.19)."""
 
-import asyncio
-import contextlib
 import itertools
-import os
-import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from tests.contract.talk import Talk, talk, until
-from tests.support.processes import PROJECT
+from tests.support.processes import worker_process
 from tests.support.redis_server import RedisServer
 from tests.support.service import TakenTask, running_service
 
@@ -119,7 +115,7 @@ async def test_5_19_a_worn_out_entry_that_was_left_is_moved_to_the_dead_letters(
         (letter,) = await until(lambda: each.executor.dead_letters("execute"))
         assert letter[b"task_id"].decode() == task.task_id
         assert letter[b"reason"] == b"max_attempts"
-        assert not await each.is_pending(task)
+        await until(lambda: each.is_gone(task))
         assert len(await each.ends(task)) == 1
 
 
@@ -211,36 +207,13 @@ async def test_5_19_a_session_goes_on_only_after_the_last_attempt(
         assert (await each.executor.take()).task_id == next_id
 
 
-@contextlib.asynccontextmanager
-async def worker(url: str, prefix: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python -m execution` with the demo agents."""
-    inherited = {
-        name: each for name, each in os.environ.items() if not name.startswith("EXECUTION_")
-    }
-    environment = {**inherited, "EXECUTION_REDIS_URL": url, "EXECUTION_KEY_PREFIX": prefix}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "execution"),
-        cwd=PROJECT,
-        env=environment,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
 async def test_5_8_and_5_19_a_real_worker_is_given_its_task_again_until_attempts_are_used_up(
     redis_server: RedisServer, prefix: str
 ) -> None:
     execution = {"retry_backoff": 0.1, "max_attempts": 3}
     async with (
         talk(redis_server, prefix, execution=execution) as each,
-        worker(redis_server.url, prefix),
+        worker_process(redis_server.url, prefix),
     ):
         task_id = await each.sent(agent_id="faulty", message="retryable")
         other_id = await each.sent("acme/s-2", agent_id="echo", message="meanwhile")

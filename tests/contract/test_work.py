@@ -186,8 +186,7 @@ async def test_5_11_a_task_whose_attempts_are_used_up_fails_and_its_entry_is_mov
         assert letter[b"stream"] == task.stream.encode()
         assert letter[b"task_id"] == task.task_id.encode()
         assert orjson.loads(letter[b"action"]) == task.action
-        assert not await each.is_pending(task)
-        assert (await each.redis.xpending(task.stream, GROUP))["pending"] == 0
+        await until(lambda: each.is_gone(task))
         (end,) = await each.ends(task)
         assert end["data"]["error_type"] == "max_attempts"
 

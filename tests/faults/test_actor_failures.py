@@ -7,8 +7,6 @@ and ends with a status other than 0 (the process of its own is told by `FAILPOIN
 
 import asyncio
 import contextlib
-import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,7 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from common.failpoints import armed
-from tests.support.processes import PROJECT
+from tests.support.processes import worker_process
 from tests.support.redis_server import RedisServer
 from tests.support.service import (
     WITHIN,
@@ -103,6 +101,12 @@ class Scene:
         (node,) = [each for each in tree["children"] if f"supervisor/{each['name']}" == actor]
         assert (node["class"], node["state"], node["restarts"]) == (actor_class, "running", 1)
 
+    async def ends_well(self) -> None:
+        """The session streams on to its end, and nobody complains."""
+        await self.stream.go_on()
+        await self.stream.ends_well()
+        await self.is_well()
+
     async def is_well(self) -> None:
         assert (await self.service.get("/health/ready")).status == 200
         assert (await self.service.get("/health/detailed")).json["components"]["actors"][
@@ -137,8 +141,7 @@ async def test_a_chat_router_that_fails_is_restarted(
             await on.stream.go_on()
         assert (await on.service.send("acme/other")).status == 202
         await on.was_restarted("supervisor/chat_router", "ChatRouterActor", "ChatSendMessageAction")
-        await on.stream.ends_well()
-        await on.is_well()
+        await on.ends_well()
 
 
 @pytest.mark.parametrize("where", ["on_receive", "after_read"])
@@ -149,9 +152,7 @@ async def test_a_callback_worker_that_fails_is_restarted_and_loses_no_callback(
         with armed(f"callbacks.{where}=raise:1"):
             await on.stream.go_on()
             await on.was_restarted("supervisor/callback_worker", "CallbackWorkerActor", "ReadAgain")
-        await on.stream.go_on()
-        await on.stream.ends_well()
-        await on.is_well()
+        await on.ends_well()
 
 
 async def test_a_failure_between_applying_callbacks_and_acking_shows_none_twice(
@@ -162,8 +163,7 @@ async def test_a_failure_between_applying_callbacks_and_acking_shows_none_twice(
             await on.stream.go_on(20)
             failure = await on.failure_of("supervisor/callback_worker")
             assert failure["outcome"] == "contained"
-        await on.stream.ends_well()
-        await on.is_well()
+        await on.ends_well()
 
 
 async def test_a_push_worker_that_fails_is_restarted_and_loses_no_push(
@@ -184,9 +184,7 @@ async def test_a_push_worker_that_fails_is_restarted_and_loses_no_push(
             await on.was_restarted("supervisor/push_worker", "PushWorkerActor", "ReadAgain")
         frames = await frames_until(socket, "note")
         assert frames[-1]["data"] == {"n": 1}
-        await on.stream.go_on()
-        await on.stream.ends_well()
-        await on.is_well()
+        await on.ends_well()
 
 
 @pytest.mark.parametrize("where", ["on_receive=raise", "after_take=base"])
@@ -199,8 +197,7 @@ async def test_a_housekeeper_that_fails_is_restarted_and_keeps_time(
         task_id = (await on.service.send("acme/other", timeout=1)).json["task_id"]
         await on.stream.go_on()
         assert (await on.service.task_ended(task_id))["status"] == "timeout"
-        await on.stream.ends_well()
-        await on.is_well()
+        await on.ends_well()
 
 
 async def test_a_session_that_fails_is_closed_and_resumes_and_no_other_hears_of_it(
@@ -222,9 +219,7 @@ async def test_a_session_that_fails_is_closed_and_resumes_and_no_other_hears_of_
             assert frames[0]["data"]["recovered"] is True
             stats = (await service.get("/ws/stats")).json["instance"]
             assert (stats["connections"], stats["sessions"]) == (2, 2)
-        await on.stream.go_on()
-        await on.stream.ends_well()
-        await on.is_well()
+        await on.ends_well()
 
 
 async def test_a_session_that_fails_at_its_start_is_closed_and_not_counted(
@@ -237,9 +232,7 @@ async def test_a_session_that_fails_at_its_start_is_closed_and_not_counted(
         failure = await on.failure_of(f"{MANAGER}/")
         assert (failure["class"], failure["phase"]) == ("SessionActor", "on_start")
         assert (await on.service.get("/ws/stats")).json["instance"]["connections"] == 1
-        await on.stream.go_on()
-        await on.stream.ends_well()
-        await on.is_well()
+        await on.ends_well()
 
 
 async def test_a_connection_manager_that_fails_closes_its_clients_and_they_resume(
@@ -287,14 +280,14 @@ async def test_an_agent_that_takes_its_worker_with_it_is_tried_again_and_disturb
     """What the actors depend on, and the demo agent that is made to kill it."""
     async with scene(redis_server, prefix, execution={"visibility_timeout": 1}) as on:
         await on.executor.finish(on.stream.task)  # lest another worker takes it over
-        async with worker(redis_server.url, prefix) as first:
+        async with worker_process(redis_server.url, prefix) as first:
             task_id = (await on.service.send("acme/o", "crash once", agent_id="faulty")).json[
                 "task_id"
             ]
             await on.stream.go_on()
             assert await asyncio.wait_for(first.wait(), WITHIN) == -9
         await on.stream.go_on()
-        async with worker(redis_server.url, prefix):
+        async with worker_process(redis_server.url, prefix):
             task = await on.service.task_ended(task_id)
         assert (task["status"], task["attempt"]) == ("completed", 2)
         assert task["result"]["response"] == "Survived: this is attempt 2."
@@ -306,30 +299,16 @@ async def test_an_agent_that_takes_its_worker_with_it_is_tried_again_and_disturb
 TOLD = ["This is never the end of it. ", "Survived: this is attempt 2."]
 
 
-@asynccontextmanager
-async def worker(redis_url: str, prefix: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The execution service with its demo agents; killed in the end, if it still runs."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "execution"),
-        cwd=PROJECT,
-        env={**os.environ, "EXECUTION_REDIS_URL": redis_url, "EXECUTION_KEY_PREFIX": prefix},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+POINTS = (
+    *("chat_router", "doorkeeper", "callbacks", "pushes", "housekeeper"),
+    "connection_manager",
+)
 
 
 async def test_an_actor_that_fails_at_its_start_is_started_again(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    points = ("chat_router", "callbacks", "pushes", "housekeeper", "connection_manager")
-    with armed(",".join(f"{point}.on_start=raise:1" for point in points)):
+    with armed(",".join(f"{point}.on_start=raise:1" for point in POINTS)):
         async with scene(redis_server, prefix) as on:
             restarted = {
                 each["actor"]
@@ -338,6 +317,7 @@ async def test_an_actor_that_fails_at_its_start_is_started_again(
             }
             assert restarted == {
                 "supervisor/chat_router",
+                "supervisor/doorkeeper",
                 "supervisor/callback_worker",
                 "supervisor/push_worker",
                 "supervisor/housekeeper",
@@ -351,7 +331,8 @@ async def test_an_actor_that_fails_at_its_start_is_started_again(
 async def test_actors_that_fail_while_they_stop_do_not_keep_the_service_from_stopping(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    with armed("housekeeper.on_stop=raise,connection_manager.on_stop=raise,session.on_stop=raise"):
+    stops = ("housekeeper", "doorkeeper", "connection_manager", "session")
+    with armed(",".join(f"{point}.on_stop=raise" for point in stops)):
         async with scene(redis_server, prefix) as on:
             await on.service.service.drain()
             assert await close_code(on.stream.socket) == 1012

@@ -1,12 +1,14 @@
-"""The pages about guarantees and operations say what is there, and all of it."""
+"""The pages about guarantees, operations and tenants say what is there, and all of it."""
 
 import re
 from pathlib import Path
 
+from config.settings import SHIPPED_TIERS
 from tests.faults.test_matrix import PROJECT, names_in
 
 GUARANTEES = PROJECT / "docs" / "guarantees.md"
 OPERATIONS = PROJECT / "docs" / "operations.md"
+TENANTS = PROJECT / "docs" / "tenants.md"
 ROOMS = ("actors", "common", "execution", "orchestrator", "run.py")
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
@@ -28,6 +30,24 @@ def test_every_test_behind_a_guarantee_exists() -> None:
     assert len(named) > 30
     for path, name in named:
         assert name in names_in(PROJECT / path), f"there is no {path}::{name}"
+
+
+def test_every_test_behind_the_page_about_tenants_exists() -> None:
+    named = TEST.findall(TENANTS.read_text())
+    assert len(named) >= 10
+    for path, name in named:
+        assert name in names_in(PROJECT / path), f"there is no {path}::{name}"
+
+
+def test_the_page_about_tenants_has_the_shipped_tiers() -> None:
+    page = TENANTS.read_text()
+    for name, tier in SHIPPED_TIERS.items():
+        limits = (
+            *(tier.requests_per_minute, tier.requests_per_hour, tier.tokens_per_day),
+            *(tier.max_queued, tier.max_running),
+        )
+        told = " | ".join("-" if limit is None else str(limit) for limit in limits)
+        assert f"| `{name}` | {told} | `{tier.priority}` |" in page
 
 
 def test_every_promise_has_a_test() -> None:

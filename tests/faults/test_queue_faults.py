@@ -1,6 +1,6 @@
 """Callbacks doubled, shuffled, late, poisoned, too many or from nowhere (FAULTS, c5), end to end.
 
-The rules one by one: tests/common/domain/test_delivery.py, tests/common/queues/test_callbacks.py.
+The rules one by one: tests/common/domain/test_delivery.py, tests/common/queues/test_callbacks*.py.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.follower import Follower, eventually
+from tests.support.follower import Follower, eventually, followed
 from tests.support.redis_server import RedisServer
 from tests.support.service import FakeExecutor, TakenTask, process_service, running_service
 
@@ -64,12 +64,7 @@ async def test_callbacks_shuffled_and_repeated_to_two_instances_come_out_as_one_
 async def test_whatever_comes_after_the_end_or_out_of_nowhere_is_dropped_and_counted(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    follower = Follower()
-    async with (
-        running_service(redis_server.url, prefix) as service,
-        FakeExecutor(redis_server.url, prefix) as executor,
-        follower.following(service),
-    ):
+    async with followed(redis_server.url, prefix) as (service, executor, follower):
         await service.send()
         task = await executor.take()
         await executor.stream_answer(task, "a")
@@ -96,12 +91,7 @@ async def test_whatever_comes_after_the_end_or_out_of_nowhere_is_dropped_and_cou
 async def test_one_callback_that_cannot_be_used_keeps_none_behind_it_waiting(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    follower = Follower()
-    async with (
-        running_service(redis_server.url, prefix) as service,
-        FakeExecutor(redis_server.url, prefix) as executor,
-        follower.following(service),
-    ):
+    async with followed(redis_server.url, prefix) as (service, executor, follower):
         await service.send()
         task = await executor.take()
         await executor.stream_answer(task, "a")
@@ -125,12 +115,7 @@ async def test_a_clock_of_redis_that_once_stood_in_the_far_future_disturbs_no_or
     redis_server: RedisServer, prefix: str
 ) -> None:
     """Nothing reads a time, or an order of events, out of an entry's id."""
-    follower = Follower()
-    async with (
-        running_service(redis_server.url, prefix) as service,
-        FakeExecutor(redis_server.url, prefix) as executor,
-        follower.following(service),
-    ):
+    async with followed(redis_server.url, prefix) as (service, executor, follower):
         await service.send()
         task = await executor.take()
         await executor.report(task, "started")

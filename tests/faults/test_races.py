@@ -25,6 +25,7 @@ from tests.support.service import (
 )
 from tests.support.stores import Stores, callback_fields, entry_of, key_of, stores
 
+ALL_AT_ONCE = {"prefetch": 2000}  # what is to be raced for stands in the streams
 RACES = 1000
 AT_ONCE = 50
 BUSY_RACES = 100
@@ -198,8 +199,8 @@ async def two_services(
     redis_server: RedisServer, prefix: str
 ) -> AsyncIterator[tuple[Running, Running, FakeExecutor]]:
     async with (
-        running_service(redis_server.url, prefix) as one,
-        running_service(redis_server.url, prefix) as two,
+        running_service(redis_server.url, prefix, execution=ALL_AT_ONCE) as one,
+        running_service(redis_server.url, prefix, execution=ALL_AT_ONCE) as two,
         FakeExecutor(redis_server.url, prefix) as executor,
     ):
         yield one, two, executor

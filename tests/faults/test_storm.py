@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+import pytest
 from redis.asyncio import Redis
 
 from tests.support.figures import measured
 from tests.support.raw import UPGRADE
 from tests.support.redis_server import RedisServer
 from tests.support.service import process_service
+
+pytestmark = pytest.mark.alone
 
 CLIENTS = 2000
 SESSIONS = 100

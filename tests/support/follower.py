@@ -9,7 +9,14 @@ import orjson
 from redis import exceptions
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.support.service import WITHIN, Address, FakeExecutor, Frame
+from tests.support.service import (
+    WITHIN,
+    Address,
+    FakeExecutor,
+    Frame,
+    Running,
+    running_service,
+)
 
 COME_BACK = 0.05  # seconds
 
@@ -117,6 +124,20 @@ class Follower:
             self.events.append(frame)
         async with self._news:
             self._news.notify_all()
+
+
+@contextlib.asynccontextmanager
+async def followed(
+    redis_url: str, prefix: str
+) -> AsyncIterator[tuple[Running, FakeExecutor, Follower]]:
+    """A service, the executor beside it, and one who follows the service's session `acme/s-1`."""
+    follower = Follower()
+    async with (
+        running_service(redis_url, prefix) as service,
+        FakeExecutor(redis_url, prefix) as executor,
+        follower.following(service),
+    ):
+        yield service, executor, follower
 
 
 @contextlib.asynccontextmanager

@@ -6,8 +6,11 @@ import os
 import select
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+
+from tests.support import canary
 
 WITHIN = 15.0  # seconds; what should happen happens in a fraction of one
 
@@ -46,6 +49,31 @@ async def service(script: str, *arguments: str) -> AsyncIterator[asyncio.subproc
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+@contextlib.asynccontextmanager
+async def worker_process(redis_url: str, prefix: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python -m execution` with its demo agents; killed in the end."""
+    inherited = {
+        name: each for name, each in os.environ.items() if not name.startswith("EXECUTION_")
+    }
+    with tempfile.TemporaryFile() as written:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "execution", "--redis-url", redis_url, "--key-prefix", prefix),
+            cwd=PROJECT,
+            env=inherited,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
+        )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            written.seek(0)
+            canary.look("output of a worker", written.read())
 
 
 async def word_from(process: asyncio.subprocess.Process) -> str:

@@ -1,145 +1,283 @@
-"""A TCP proxy that fails as networks do, to stand between the code and its Redis."""
+"""A TCP proxy that fails as networks do, to stand between the code and its Redis or its clients."""
 
 import asyncio
-import contextlib
-from collections.abc import Collection
-from types import TracebackType
+import socket
+from collections import deque
+from collections.abc import Callable, Collection
 from typing import Self
 
-CHUNK = 65536
+from tests.support.redis_server import free_port
 
-
-class Link:
-    """One client's connection, and the server's that belongs to it."""
-
-    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
-        self._ends = (client, server)
-        self.port: int = server.get_extra_info("sockname")[1]  # as the server sees it
-        self.flows = asyncio.Event()
-        self.flows.set()
-
-    def abort(self) -> None:
-        for end in self._ends:
-            end.transport.abort()
-        self.flows.set()
+HELD_BYTES = 1 << 18  # that a slow way may hold before its sender has to wait
 
 
 class Proxy:
-    """Passes bytes on, until it is told to fail. `url` leads to Redis through it.
+    """Listens on `port`, and passes on to `upstream`, both on loopback, until it is told to fail.
 
-    What fails is all there is (`refuse`, `cut`, `blackhole`), what is connected now (`freeze`), or
-    the next so many replies (`cut_replies`); `heal` ends refusing, the black hole and latency. What
-    was frozen stays so.
+    A fault holds for present and new connections until `heal`; only what was frozen stays so.
     """
 
-    def __init__(self, port: int) -> None:
-        self._server_port = port
-        self._port = 0
-        self._listener: asyncio.Server | None = None
-        self._links: set[Link] = set()
-        self._is_open = asyncio.Event()
-        self._is_open.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.cut_replies = 0
-        self.latency = 0.0  # seconds, each way
+    def __init__(self, upstream: int, name: str = "") -> None:
+        self.name = name
+        self.upstream = upstream
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.pairs: set[Pair] = set()
         self.accepted = 0
-        self.replies = 0  # pieces of what the server said
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self._port}/0"
+        self.latency = 0.0  # seconds, each direction
+        self.rate = 0.0  # bytes per second, each direction; 0: as fast as it goes
+        self.cut_replies = 0  # how many of the next chunks from upstream are lost
+        self.tripped = asyncio.Event()
+        self._passing_replies = 0  # chunks from upstream that come before those
+        self._trip: bytes | None = None
+        self._dark: Callable[[Pair], bool] | None = None
+        self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        await self._listen()
+        return await self.open()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Pair(self).near, "127.0.0.1", self.port, backlog=4096, reuse_address=True
+        )
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.refuse()
-        self._is_open.set()
-        await asyncio.gather(*self._tasks)
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self.cut()
+        await asyncio.sleep(0)
+
+    # Faults.
 
     def cut(self) -> None:
         """Resets every connection; new ones are welcome."""
-        for link in list(self._links):
-            link.abort()
+        for pair in list(self.pairs):
+            pair.abort()
 
     async def refuse(self) -> None:
         """Resets every connection and takes no new ones."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        await self.close()
+
+    def lead_to(self, upstream: int) -> None:
+        """Resets every connection; new ones go to another server."""
+        self.upstream = upstream
         self.cut()
 
-    def blackhole(self) -> None:
-        """Takes everything and passes nothing on, in silence; new connections too."""
-        self._is_open.clear()
+    def blackhole(self, *, pubsub_only: bool = False) -> None:
+        """Nothing passes, nothing ends. What was on its way arrives if it is healed uncut."""
+        self._dark = (lambda pair: pair.is_pubsub) if pubsub_only else (lambda _: True)
+        for pair in self.pairs:
+            pair.pause_if_dark()
 
     def freeze(self, ports: Collection[int] | None = None) -> None:
-        """The same for those who are connected now, or whom the server knows by these ports."""
-        for link in self._links:
-            if ports is None or link.port in ports:
-                link.flows.clear()
+        """The same for ever, for those who are connected now or whom upstream knows by these."""
+        for pair in self.pairs:
+            if ports is None or pair.port_upstream in ports:
+                pair.is_frozen = True
+                pair.pause_if_dark()
 
-    def lead_to(self, port: int) -> None:
-        """Cuts every connection; new ones go to another server."""
-        self._server_port = port
-        self.cut()
+    def cut_reply(self, after: int) -> None:
+        """The next `after` chunks from upstream pass; then one is lost and its connection ends."""
+        self._passing_replies, self.cut_replies = after, 1
+
+    def trip(self, word: bytes) -> None:
+        """A black hole from the moment at which `word` has passed upstream: `tripped` is set."""
+        self.tripped.clear()
+        self._trip = word
 
     async def heal(self) -> None:
-        self.latency = 0.0
-        self._is_open.set()
-        if self._listener is None:
-            await self._listen()
+        self.latency = self.rate = 0.0
+        self.cut_replies = self._passing_replies = 0
+        self._trip = self._dark = None
+        if self._server is None:
+            await self.open()
+        for pair in list(self.pairs):
+            pair.resume()
 
-    async def _listen(self) -> None:
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
-        self._port = self._listener.sockets[0].getsockname()[1]
+    # Asked by the connections.
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def is_dark(self, pair: "Pair") -> bool:
+        return pair.is_frozen or (self._dark is not None and self._dark(pair))
+
+    def loses_reply(self) -> bool:
+        """Whether this chunk from upstream is one that is lost."""
+        if not self.cut_replies:
+            return False
+        if self._passing_replies:
+            self._passing_replies -= 1
+            return False
+        self.cut_replies -= 1
+        return True
+
+    def passed_upstream(self, data: bytes) -> None:
+        if self._trip is not None and self._trip in data:
+            self._trip = None
+            self.blackhole()
+            self.tripped.set()
+
+
+class Pair:
+    """A connection from near (who called) to far (upstream), as two ends that write to each other.
+
+    Data waits in its receiving transport while the way is dark: the kernel's buffers fill up and
+    senders stall, as in a network that drops everything.
+    """
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.near = _End(self, is_near=True)
+        self.far = _End(self, is_near=False)
+        self.near.other, self.far.other = self.far, self.near
+        self.is_pubsub = False
+        self.is_frozen = False
+        self.port_upstream = 0  # ours, as upstream sees it
+        self._dialling: asyncio.Task[None] | None = None
+
+    def connected(self) -> None:
+        self.proxy.accepted += 1
+        self.proxy.pairs.add(self)
+        self._dialling = asyncio.get_running_loop().create_task(self._dial())
+
+    async def _dial(self) -> None:
+        while self.proxy.is_dark(self):
+            await asyncio.sleep(0.05)
         try:
-            from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
-        except OSError:  # there is no server just now
-            writer.transport.abort()
-            return
-        link = Link(writer, to_server)
-        self._links.add(link)
-        try:
-            await asyncio.gather(
-                self._pump(reader, to_server, link),
-                self._pump(from_server, writer, link, is_reply=True),
+            transport, _ = await asyncio.get_running_loop().create_connection(
+                lambda: self.far, "127.0.0.1", self.proxy.upstream
             )
-        finally:
-            link.abort()
-            self._links.discard(link)
+            self.port_upstream = transport.get_extra_info("sockname")[1]
+        except OSError:
+            self.abort()
 
-    async def _pump(
-        self,
-        source: asyncio.StreamReader,
-        sink: asyncio.StreamWriter,
-        link: Link,
-        *,
-        is_reply: bool = False,
-    ) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await source.read(CHUNK):
-                await self._is_open.wait()
-                await link.flows.wait()
-                if self.latency:
-                    await asyncio.sleep(self.latency)
-                self.replies += is_reply
-                if is_reply and self.cut_replies > 0:
-                    self.cut_replies -= 1
-                    break
-                sink.write(chunk)
-                await sink.drain()
-        link.abort()
+    def pause_if_dark(self) -> None:
+        if self.proxy.is_dark(self):
+            self.near.pause()
+            self.far.pause()
+
+    def resume(self) -> None:
+        if not self.proxy.is_dark(self):
+            self.near.resume()
+            self.far.resume()
+
+    def abort(self) -> None:
+        self.proxy.pairs.discard(self)
+        if self._dialling is not None:
+            self._dialling.cancel()
+        self.near.abort()
+        self.far.abort()
+
+
+class _End(asyncio.Protocol):
+    """One end of a pair. What it reads is written at the other end, now or later."""
+
+    other: "_End"
+
+    def __init__(self, pair: Pair, *, is_near: bool) -> None:
+        self._pair = pair
+        self._is_near = is_near
+        self._transport: asyncio.Transport | None = None
+        self._early: list[bytes] = []  # to be written here once there is a connection
+        self._free_at = 0.0  # when the last chunk that was read here has been taken up
+        self._due_at = 0.0  # when it has passed
+        self._waiting: deque[bytes] = deque()
+        self._held = 0
+        self._is_full = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._is_near:
+            self._pair.connected()
+        elif self._pair not in self._pair.proxy.pairs:
+            transport.abort()  # cut while it was dialled
+        for data in self._early:
+            transport.write(data)
+        self._early.clear()
+        self._pair.pause_if_dark()
+
+    def data_received(self, data: bytes) -> None:
+        proxy = self._pair.proxy
+        if self._is_near:
+            self._pair.is_pubsub |= b"SUBSCRIBE" in data
+        elif proxy.loses_reply():
+            self._pair.abort()
+            return
+        if not (proxy.latency or proxy.rate or self._held):
+            self.other.write(data)
+        else:
+            self._pass_later(data)
+        if self._is_near:
+            proxy.passed_upstream(data)
+
+    def _pass_later(self, data: bytes) -> None:
+        """In order: a chunk never overtakes the one before it."""
+        proxy, loop = self._pair.proxy, asyncio.get_running_loop()
+        takes = len(data) / proxy.rate if proxy.rate else 0.0
+        self._free_at = max(loop.time(), self._free_at) + takes
+        # A way that was healed is fast again, but not for what is behind something still slow.
+        self._due_at = max(self._due_at, self._free_at + proxy.latency)
+        self._held += len(data)
+        self._waiting.append(data)
+        loop.call_at(self._due_at, self._pass_next)
+        if self._held > HELD_BYTES:
+            self.pause()
+
+    def _pass_next(self) -> None:
+        data = self._waiting.popleft()  # timers of one moment may fire in any order
+        self._held -= len(data)
+        self.other.write(data)
+        if self._held <= HELD_BYTES and not self._pair.proxy.is_dark(self._pair):
+            self.resume()
+
+    def write(self, data: bytes) -> None:
+        if self._transport is None:
+            self._early.append(data)
+        elif not self._transport.is_closing():
+            self._transport.write(data)
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+        self.other.pause()
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        if not self._pair.proxy.is_dark(self._pair):
+            self.other.resume()
+
+    def eof_received(self) -> None:
+        return None  # closes this end, which ends the pair
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if self._held == 0:
+            self._pair.proxy.pairs.discard(self._pair)
+            self.other.close()
+        else:
+            asyncio.get_running_loop().call_later(0.05, self.connection_lost, None)
+
+    def pause(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if (
+            self._transport is not None
+            and not self._transport.is_closing()
+            and not self.other._is_full
+        ):
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()

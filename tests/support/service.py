@@ -28,6 +28,7 @@ from websockets.exceptions import ConnectionClosed
 
 from orchestrator.app import Phase
 from orchestrator.service import Service
+from tests.support import canary
 from tests.support.configuration import settings_of
 from tests.support.processes import PROJECT
 from tests.support.redis_server import free_port
@@ -92,6 +93,7 @@ class Address:
             client.close()
         if response.code == 599:
             raise response.error or ConnectionError(path)
+        canary.look_at_answer(path, response.code, response.headers, response.body)
         return Answer(response.code, response.headers, response.body)
 
     async def get(self, path: str, **headers: str) -> Answer:
@@ -198,15 +200,17 @@ async def close_code(socket: ClientConnection, within: float = WITHIN) -> int | 
 # --- Instances ------------------------------------------------------------------------------
 
 
-def configuration(redis_url: str, prefix: str, **overrides: Mapping[str, Any]) -> str:
-    """The text of a configuration file; `overrides` are sections, e.g. `websocket={...}`."""
-    sections: dict[str, dict[str, Any]] = {
+def configuration(redis_url: str, prefix: str, **overrides: Any) -> str:
+    """The text of a configuration file; `overrides` are sections, e.g. `websocket={...}`, or
+    what stands at the top level, e.g. `default_tier=None`."""
+    sections: dict[str, Any] = {
         "server": {"port": 0},
         "redis": {"url": redis_url, "key_prefix": prefix},
         "callbacks": {"poll_seconds": 0.05},  # a stop waits for the blocking reads
     }
     for name, values in overrides.items():
-        sections[name] = {**sections.get(name, {}), **values}
+        is_section = isinstance(values, Mapping)
+        sections[name] = {**sections.get(name, {}), **values} if is_section else values
     return yaml.safe_dump(sections)
 
 
@@ -219,9 +223,7 @@ class Running(Address):
 
 
 @contextlib.asynccontextmanager
-async def running_service(
-    redis_url: str, prefix: str, **overrides: Mapping[str, Any]
-) -> AsyncIterator[Running]:
+async def running_service(redis_url: str, prefix: str, **overrides: Any) -> AsyncIterator[Running]:
     """A `Service` in this process on a free port, ready; drained in the end, if it still runs.
 
     Sections override settings: `running_service(url, prefix, websocket={"max_connections": 2})`.
@@ -250,6 +252,15 @@ class RunningProcess(Address):
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    async def said(self, event: str) -> str:
+        """The first line of its log with these words, once it is there."""
+        async with asyncio.timeout(WITHIN):
+            while True:
+                for line in self.log.splitlines():
+                    if event in line:
+                        return line
+                await asyncio.sleep(0.02)
+
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -271,7 +282,7 @@ async def process_service(
     *,
     environ: Mapping[str, str] | None = None,
     is_ready: bool = True,
-    **overrides: Mapping[str, Any],
+    **overrides: Any,
 ) -> AsyncIterator[RunningProcess]:
     """`python run.py --config FILE` on a free port; killed in the end.
 
@@ -285,14 +296,14 @@ async def process_service(
     with tempfile.TemporaryDirectory(prefix="orchestrator-test-") as folder:
         config, output = Path(folder, "config.yaml"), Path(folder, "log")
         config.write_text(configuration(redis_url, prefix, **overrides))
-        with output.open("wb") as file:
+        with output.open("wb") as written:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "run.py", "--config", str(config)),
                 cwd=PROJECT,
                 env={**inherited, **(environ or {})},
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
+                stdout=written,
+                stderr=written,
             )
         running = RunningProcess(process, port, output)
         try:
@@ -301,6 +312,9 @@ async def process_service(
             yield running
         finally:
             await running.kill()
+            canary.look("log of an orchestrator", running.log)
+            if file := overrides.get("logging", {}).get("supervision_file"):
+                canary.look("supervision file", Path(file).read_bytes())
 
 
 async def _ready_or_ended(running: RunningProcess) -> None:
