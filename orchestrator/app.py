@@ -15,12 +15,18 @@ from actors.loop_actor import LoopRef
 from actors.supervision_log import SupervisionLog
 from actors.supervisor import SupervisorRef
 from common.domain.errors import Draining, Overloaded, RedisUnavailable
+from common.queues.connections import Connections
 from common.queues.dead_letters import DeadLetters
+from common.queues.handshakes import BadHandshakes
 from common.queues.redis import Redis
 from common.queues.session_log import SessionLog
 from common.queues.streams import ConsumerStream
+from common.queues.usage import Usage
 from common.queues.work import WorkQueue
 from config.settings import Settings
+from orchestrator.addresses import Addresses
+from orchestrator.auth.authenticator import Authenticator
+from orchestrator.loop_watch import LoopWatch
 from orchestrator.schemas import Schemas
 
 ANSWER_WITHIN = 2.9  # seconds; a caller gets its 503 within three
@@ -44,16 +50,23 @@ class App:
     version: str
     instance_id: str
     schemas: Schemas
+    authenticator: Authenticator
     redis: Redis
     session_log: SessionLog
     work: WorkQueue
     callback_stream: ConsumerStream
     dead_letters: DeadLetters
+    usage: Usage
+    addresses: Addresses
+    connections: Connections
+    handshakes: BadHandshakes
+    doorkeeper: LoopRef
     router: LoopRef
     manager: LoopRef
     supervisor: SupervisorRef
     supervision_log: SupervisionLog
     counters: Counters
+    loop_watch: LoopWatch = field(default_factory=LoopWatch)
     requests: WeakSet[Any] = field(default_factory=WeakSet)  # being handled
     sockets: int = 0  # open, or being opened
     phase: Phase = Phase.STARTING

@@ -1,31 +1,40 @@
 """Client frames to what a SessionActor understands (contract, section 4)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from actors.session import Command, Connection, Ping, Refused
 from common.domain.errors import (
     BadRequest,
-    Forbidden,
     MalformedJson,
     OrchestratorError,
     ValidationFailed,
 )
-from orchestrator.schemas import Schemas, check_depth, check_key, parse_object
+from orchestrator.schemas import Schemas, check_json, check_key, parse_object
 
 IDEMPOTENT_FROM = 16  # characters; a shorter id only correlates
 
 FRAME_FIELDS = frozenset({"type", "id", "data"})
 
 
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """`auth.refresh`: the client has a new token, which is still to be looked at."""
+
+    id: str | None
+    data: Mapping[str, Any]
+
+
 def read_frame(
     message: str | bytes, connection: Connection, schemas: Schemas
-) -> Command | Ping | Refused:
+) -> Command | Ping | Renewal | Refused:
     """Reads one frame. What cannot be served comes back as `Refused`, never as an exception."""
     if isinstance(message, bytes):
         return Refused(None, BadRequest("Frames must be text."), is_bad=True)
+    text = message.encode()
     try:
-        frame = parse_object(message.encode(), deepest=None)
+        frame = parse_object(text, deepest=None)
     except MalformedJson as error:
         return Refused(None, error, is_bad=True)
     except ValidationFailed as error:
@@ -37,6 +46,8 @@ def read_frame(
     if frame.get("type") not in KNOWN:
         return Refused(id_, BadRequest("Unknown type of frame."), is_bad=True)
     try:
+        if isinstance(data := frame.get("data"), dict):
+            check_json(data, text)
         return _read(frame, id_, connection, schemas)
     except OrchestratorError as error:
         return Refused(id_, error, is_bad=False)
@@ -56,20 +67,19 @@ def _id_of(frame: Mapping[str, Any]) -> str | None:
 
 def _read(
     frame: Mapping[str, Any], id_: str | None, connection: Connection, schemas: Schemas
-) -> Command | Ping:
+) -> Command | Ping | Renewal:
     unknown = sorted(frame.keys() - FRAME_FIELDS)
     if unknown:
         raise ValidationFailed(errors={name[:200]: ["Unknown field."] for name in unknown})
     data = frame.get("data", {})
     if not isinstance(data, dict):
         raise ValidationFailed(errors={"data": ["Must be an object."]})
-    check_depth(data)
     tenant_id = connection.session.tenant_id
     match frame["type"]:
         case "ping":
             return Ping(id_)
         case "auth.refresh":
-            raise Forbidden("This server asks for no token, so there is none to refresh.")
+            return Renewal(id_, data)
         case "chat.send_message":
             key = id_ if id_ is not None and len(id_) >= IDEMPOTENT_FROM else None
             return Command(id_, schemas.send_message_frame(data, _address(connection), key))
@@ -77,6 +87,21 @@ def _read(
             return Command(id_, schemas.get_status_frame(data, tenant_id))
         case _:
             return Command(id_, schemas.cancel_task_frame(data, tenant_id))
+
+
+def token_of(renewal: Renewal) -> str:
+    """The new token.
+
+    Raises:
+        ValidationFailed.
+    """
+    errors = {name[:200]: ["Unknown field."] for name in sorted(renewal.data.keys() - {"token"})}
+    token = renewal.data.get("token")
+    if not isinstance(token, str) or not token:
+        errors["token"] = ["Must be a token."]
+    if errors:
+        raise ValidationFailed(errors=errors)
+    return str(token)
 
 
 def _address(connection: Connection) -> dict[str, Any]:

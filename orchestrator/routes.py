@@ -1,12 +1,47 @@
 """URL to handler: the table of contents of the API (contract, sections 3 and 4)."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from tornado import web
 from tornado.routing import _RuleList
 
+from orchestrator.api_docs.document import document
 from orchestrator.app import App
-from orchestrator.http import chat, dead_letters, operations, pages, push, sessions
+from orchestrator.auth.caller import Access
+from orchestrator.http import (
+    chat,
+    dead_letters,
+    documents,
+    operations,
+    pages,
+    push,
+    sessions,
+    usage,
+)
+from orchestrator.http.base import NotFoundHandler
 from orchestrator.socket import SocketHandler
+
+
+def application(app: App) -> web.Application:
+    """All that this service answers, as a server takes it.
+
+    Raises:
+        TypeError: a handler does not say what it asks of its callers.
+    """
+    rules = routes(app)
+    check_access([rule[1] for rule in rules if isinstance(rule, tuple)])
+    check_access([NotFoundHandler])
+    return web.Application(
+        rules, default_handler_class=NotFoundHandler, default_handler_args={"app": app}
+    )
+
+
+def check_access(handlers: Iterable[object]) -> None:
+    """Each class says it itself, and inherits it from nowhere: nothing is open by accident."""
+    for handler in handlers:
+        if not isinstance(vars(handler).get("access"), Access):
+            raise TypeError(f"{handler} does not say what it asks of its callers (`access`)")
 
 
 def routes(app: App) -> _RuleList:
@@ -14,6 +49,7 @@ def routes(app: App) -> _RuleList:
     given: dict[str, Any] = {"app": app}
     page = {**given, "path": str(pages.PAGE)}
     client = {**given, "path": str(pages.CLIENT)}
+    openapi = {**given, "document": document(app.schemas.published, app.version)}
     return [
         # For clients
         (r"/api/chat/send", chat.SendHandler, given),
@@ -35,7 +71,9 @@ def routes(app: App) -> _RuleList:
         (r"/dead-letters/([^/]+)", dead_letters.LettersHandler, given),
         (r"/dead-letters/([^/]+)/([^/]+)", dead_letters.LetterHandler, given),
         (r"/dead-letters/([^/]+)/([^/]+)/requeue", dead_letters.RequeueHandler, given),
-        # For people
+        (r"/usage/([^/]+)", usage.UsageHandler, given),
+        # For people, and their programs
+        (r"/openapi\.json", documents.DocumentHandler, openapi),
         (r"/", pages.FileHandler, {**page, "default": "index.html"}),
         (r"/page/([^/]+)", pages.FileHandler, page),
         (r"/client/([^/]+)", pages.FileHandler, client),

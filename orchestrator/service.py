@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
-from tornado import web
 from tornado.httpserver import HTTPServer
 
 from actors.callback_worker import CallbackWorkerActor
 from actors.chat_router import ChatRouterActor
 from actors.connection_manager import CloseAll, ConnectionManagerActor, SendAllElsewhere
 from actors.counters import Counters
+from actors.doorkeeper import DoorkeeperActor
 from actors.housekeeper import HousekeeperActor
 from actors.loop_actor import LoopRef
 from actors.push_worker import PushWorkerActor
@@ -22,16 +22,21 @@ from actors.supervisor import ChildSpec, SupervisorActor
 from common.domain.errors import OrchestratorError
 from common.domain.ids import new_id
 from common.queues.bridge import Bridge, Message
+from common.queues.connections import Connections
 from common.queues.embedded import EmbeddedRedis
+from common.queues.handshakes import BadHandshakes
+from common.queues.keys import Keys
 from common.queues.redis import Redis
+from common.queues.refusals import refusal
 from common.queues.stores import Stores, StoreSettings
 from config.settings import Settings
 from orchestrator import __version__
+from orchestrator.addresses import Addresses
 from orchestrator.app import App, Phase, ask
+from orchestrator.auth.authenticator import Authenticator
 from orchestrator.embedded_worker import EmbeddedWorker
-from orchestrator.http.base import NotFoundHandler
 from orchestrator.listening import bind_sockets
-from orchestrator.routes import routes
+from orchestrator.routes import application
 from orchestrator.schemas import Schemas
 
 log = structlog.get_logger(__name__)
@@ -122,6 +127,8 @@ class Service:
         self._stack.push_async_callback(redis.close)
         stores = Stores(redis, settings.redis.key_prefix, self.instance_id, self._store_settings())
         schemas = Schemas(settings.execution, settings.agents)
+        authenticator = Authenticator(settings.auth)
+        self._stack.push_async_callback(authenticator.close)
         counters, supervision_log = Counters(), SupervisionLog()
 
         supervisor = SupervisorActor.start(self._escalate, log=supervision_log)
@@ -132,6 +139,13 @@ class Service:
                 ChatRouterActor,
                 (stores.tasks, stores.log, stores.pushes, settings.agents, counters),
             )
+        )
+        handshakes = BadHandshakes(
+            redis, stores.keys, settings.websocket.max_bad_handshakes_per_minute
+        )
+        connections = Connections(redis, stores.keys, handshakes)
+        doorkeeper = supervisor.spawn(
+            ChildSpec("doorkeeper", DoorkeeperActor, (connections, handshakes))
         )
         bridge = Bridge(redis, stores.keys, self.instance_id, self._hear)
         self._manager: LoopRef = supervisor.spawn(
@@ -169,11 +183,17 @@ class Service:
             version=__version__,
             instance_id=self.instance_id,
             schemas=schemas,
+            authenticator=authenticator,
             redis=redis,
             session_log=stores.log,
             work=stores.work,
             callback_stream=stores.callbacks.stream,
             dead_letters=stores.letters,
+            usage=stores.usage,
+            addresses=Addresses(settings.server.trusted_proxies),
+            connections=connections,
+            handshakes=handshakes,
+            doorkeeper=doorkeeper,
             router=router,
             manager=self._manager,
             supervisor=supervisor,
@@ -193,6 +213,8 @@ class Service:
             max_wait=settings.execution.max_wait,
             gap_timeout=settings.callbacks.gap_timeout,
             max_callback_bytes=settings.callbacks.max_bytes,
+            prefetch=settings.execution.prefetch,
+            tier_of=settings.tier_of,
         )
 
     def _policy(self) -> ConnectionPolicy:
@@ -214,13 +236,8 @@ class Service:
 
     def _listen(self) -> None:
         settings = self._settings.server
-        application = web.Application(
-            routes(self.app),
-            default_handler_class=NotFoundHandler,
-            default_handler_args={"app": self.app},
-        )
         server = HTTPServer(
-            application,
+            application(self.app),
             max_header_size=MAX_HEADERS,
             max_body_size=settings.max_body_bytes,  # where a handler does not count for itself
             idle_connection_timeout=IDLE_CONNECTION,
@@ -246,18 +263,20 @@ class Service:
         is_told = False
         while True:
             try:
-                await self.app.redis.call("PING")
+                refused = await refusal(self.app.redis, Keys(self._settings.redis.key_prefix))
             except OrchestratorError as error:
                 if not is_told:
-                    log.warning("redis.awaited", error=error.code)
+                    log.warning("redis.awaited", error=error.code, reason=str(error.__cause__))
                 is_told = True
                 await asyncio.sleep(REDIS_RETRY)
             else:
                 break
-        if refusal := await self.app.redis.refusal():
-            self._escalate(refusal)
+        if refused:
+            self._escalate(refused)
             return
         self.app.phase = Phase.SERVING
+        self.app.loop_watch.start()  # building all this took its time, and nobody waited yet
+        self._stack.callback(self.app.loop_watch.stop)
         log.info("service.ready", open=self.address, version=__version__)
 
     async def _finish_requests(self) -> None:

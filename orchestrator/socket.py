@@ -10,7 +10,7 @@ from tornado import web, websocket
 
 from actors.connection_manager import Connect
 from actors.loop_actor import LoopRef, MailboxFull
-from actors.session import CaughtUp, Connection, SocketClosed
+from actors.session import CaughtUp, Command, Connection, Refused, Renewed, SocketClosed
 from common.domain.errors import (
     BadRequest,
     Draining,
@@ -20,16 +20,23 @@ from common.domain.errors import (
     OrchestratorError,
     OriginNotAllowed,
     Overloaded,
+    RateLimited,
     RedisUnavailable,
+    Unauthorized,
     ValidationFailed,
 )
-from common.domain.ids import SessionId, SessionKey, TenantId, is_outside_id, new_id
+from common.domain.ids import SessionId, SessionKey, TenantId, UserId, is_outside_id, new_id
 from common.domain.resume import ResumeRequest
 from orchestrator.admission import Admission
 from orchestrator.app import App, ask
-from orchestrator.frames import read_frame
+from orchestrator.auth.caller import ANYONE, Access
+from orchestrator.auth.credentials import Credentials, credentials_of
+from orchestrator.auth.permission import tier_of
+from orchestrator.frames import Renewal, read_frame, token_of
 from orchestrator.http.base import ProblemHandler
+from orchestrator.origins import may_connect
 from orchestrator.schemas import LARGEST_OFFSET
+from orchestrator.token_bucket import TokenBucket
 from orchestrator.transport import SocketTransport
 from orchestrator.websocket_protocol import StrictProtocol
 
@@ -45,10 +52,12 @@ CLOSE_CODES: dict[type[OrchestratorError], int] = {
     BadRequest: 4400,
     ValidationFailed: 4400,
     NotFound: 4400,
+    Unauthorized: 4401,
     Forbidden: 4403,
     OriginNotAllowed: 4403,
     Draining: 1012,
     Overloaded: 1013,
+    RateLimited: 4429,
     RedisUnavailable: 1013,
 }
 
@@ -56,23 +65,39 @@ CLOSE_CODES: dict[type[OrchestratorError], int] = {
 class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
     """`/ws/{tenant}/{session}`: refused by HTTP, or with `close_codes=1` by a close code."""
 
+    access = Access.CHAT
     _refusal: OrchestratorError | None = None
     _session: LoopRef | None = None
     _is_gone = False
 
     def initialize(self, app: App) -> None:
         super().initialize(app)
-        self._admission = Admission(app)
+        self._admission = Admission(app, self.request)
 
     async def prepare(self) -> None:
-        self._require_upgrade()
         try:
+            self._admission.check_address()
+            await super().prepare()
+            self._require_upgrade()
             await self._admit()
         except (OrchestratorError, web.HTTPError) as error:  # the latter: a query not in UTF-8
             self._admission.release()
-            if self.request.query_arguments.get("close_codes", [b""])[-1] != b"1":
+            self._admission.count_refusal(error)
+            if not self._takes_close_codes():
                 raise
             self._refusal = error if isinstance(error, OrchestratorError) else BadRequest()
+
+    def credentials(self) -> Credentials:
+        """Scripts in browsers can set no header, so a token may come by other ways as well."""
+        return credentials_of(self.request, in_subprotocol=True, in_query=True)
+
+    def _takes_close_codes(self) -> bool:
+        """Whether a refusal is to be told by a close code, as it can be."""
+        try:
+            self._require_upgrade()
+        except OrchestratorError:
+            return False
+        return self.request.query_arguments.get("close_codes", [b""])[-1] == b"1"
 
     def set_default_headers(self) -> None:
         super().set_default_headers()
@@ -95,6 +120,8 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
         """All that has to hold before the upgrade. Raises what refuses it."""
         self._connection = self._read_request()
         self._check_origin()
+        self.caller.check_session(self._connection.session)
+        tier_of(self._connection.session.tenant_id, self.app.settings)
         await self._admission.admit(self._connection.session)
 
     def _read_request(self) -> Connection:
@@ -113,9 +140,10 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
         return Connection(
             connection_id=new_id(),
             session=SessionKey(TenantId(tenant_id), SessionId(session_id)),
-            user_id=user_id,
+            user_id=self.caller.user(None if user_id is None else UserId(user_id)),
             request=self._read_resume(),
             compact=compact == "1",
+            expires_at=self.caller.expires_at,
         )
 
     def _read_resume(self) -> ResumeRequest:
@@ -137,9 +165,7 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
     def _check_origin(self) -> None:
         origin = self.request.headers.get("Origin")
         allowed = self.app.settings.websocket.allowed_origins
-        if origin is None or "*" in allowed or origin.lower() in allowed:
-            return
-        if allowed or origin.lower().partition("://")[2] != self.request.host.lower():
+        if origin is not None and not may_connect(origin, self.request.host, allowed):
             raise OriginNotAllowed
 
     def _check_cross_origin(self, check: object) -> None:
@@ -161,7 +187,7 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
             max_message_size=settings.max_message_bytes,
             compression_options={} if settings.compression else None,
         )
-        return StrictProtocol(self, mask_outgoing=False, params=params)
+        return StrictProtocol(self, params, TokenBucket(settings.max_frames_per_second))
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         return next((each for each in SUBPROTOCOLS if each in subprotocols), None)
@@ -171,8 +197,7 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
     async def open(self, *_: str, **__: str) -> None:
         self.set_nodelay(True)
         if self._refusal is not None:
-            code = CLOSE_CODES.get(type(self._refusal), 4500)
-            self.close(code, _fit(self._refusal.detail))
+            self.close(_close_code(self._refusal), _fit(self._refusal.detail))
             return
         protocol = self.ws_connection
         if not isinstance(protocol, StrictProtocol):
@@ -182,7 +207,7 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
             self.app.refuse_new_work()  # admitted a moment ago, and draining since
             self._session = await ask(self.app.manager, Connect(self._connection, transport))
         except OrchestratorError as error:
-            self.close(CLOSE_CODES.get(type(error), 4500), _fit(error.detail))
+            self.close(_close_code(error), _fit(error.detail))
         if self._is_gone:
             self.on_close()
 
@@ -190,8 +215,33 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
         if self._session is None:
             return None
         self.app.counters.messages_received += 1
-        self._tell(self._session, read_frame(message, self._connection, self.app.schemas))
+        read = read_frame(message, self._connection, self.app.schemas)
+        if isinstance(read, Renewal):
+            return self._renew(self._session, read)
+        self._tell(self._session, self._permitted(read) if isinstance(read, Command) else read)
         return self._wait_for_room(self._session) if self._session.mailbox > CROWDED else None
+
+    def _permitted(self, command: Command) -> Command | Refused:
+        try:
+            return Command(command.id, self.permit(command.action))
+        except OrchestratorError as error:
+            return Refused(command.id, error, is_bad=False)
+
+    async def _renew(self, session: LoopRef, renewal: Renewal) -> None:
+        """Looks at a new token; what is said next is read only after that."""
+        try:
+            if self.caller is ANYONE:
+                raise Forbidden("This server asks for no token, so there is none to refresh.")
+            shown = Credentials(bearer=token_of(renewal))
+            renewed = await self.app.authenticator.authenticate(shown)
+            self.caller.check_renewal(renewed)
+            renewed.check_access(self.access)
+            renewed.check_session(self._connection.session)
+        except OrchestratorError as error:
+            self._tell(session, Refused(renewal.id, error, is_bad=False))
+        else:
+            self.caller = renewed
+            self._tell(session, Renewed(renewal.id, renewed.expires_at))
 
     async def _wait_for_room(self, session: LoopRef) -> None:
         """Reads no further until the actor has caught up: a flood waits in its sender."""
@@ -217,6 +267,12 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
         super().log_exception(typ, value, tb)
         if self.ws_connection is not None and not isinstance(value, OrchestratorError):
             self.close(4500, "internal error; come back")
+
+
+def _close_code(error: OrchestratorError) -> int:
+    """That of its kind, or of the kind that it is one of."""
+    codes = (CLOSE_CODES[kind] for kind in type(error).__mro__ if kind in CLOSE_CODES)
+    return next(codes, 4500)
 
 
 def _fit(reason: str) -> str:

@@ -9,7 +9,8 @@ import { memoryStore } from "./storage.js";
  * @property {string} session
  * @property {string} [url] of the service, `http(s)://host[:port]`; default: this page's origin
  * @property {string} [userId]
- * @property {string | (() => string | Promise<string>)} [token] asked for at every connection
+ * @property {string | (() => string | Promise<string>)} [token] a function is asked at every
+ *   connection, and once more when the service ends one because its token has expired
  * @property {"history" | "live"} [from] where to begin without a stored position: with all that
  *   is kept (the default), or with what happens from now on
  * @property {import("./storage.js").Store} [store] default: in memory

@@ -216,8 +216,7 @@ export class OrchestratorClient extends EventTarget {
     this.#greeted = false;
     const link = new Link({
       WebSocket: this.#options.WebSocket,
-      url: this.#socketUrl(),
-      protocols: ["orchestrator.v1", ...(token ? ["bearer", token] : [])],
+      ...this.#address(token),
       openTimeout: this.#options.openTimeout,
       onFrame: (frame) => link === this.#link && this.#receive(frame),
       onEnd: (end) => link === this.#link && this.#ended(end),
@@ -240,12 +239,24 @@ export class OrchestratorClient extends EventTarget {
     return this.#options.from === "history" ? { offset: 0 } : {};
   }
 
-  #socketUrl() {
+  /** Where to connect, and what to offer there. A token is offered as a subprotocol if it can
+   *  be one, else told by the query. */
+  #address(token) {
     const { url, tenant, session, userId } = this.#options;
+    const offered = token && SUBPROTOCOL.test(token);
     const query = new URLSearchParams(
-      withoutNothing({ compact: 1, close_codes: 1, user_id: userId, ...this.#asked }),
+      withoutNothing({
+        compact: 1,
+        close_codes: 1,
+        user_id: userId,
+        token: (!offered && token) || undefined,
+        ...this.#asked,
+      }),
     );
-    return `${url.replace(/^http/, "ws")}/ws/${path(tenant)}/${path(session)}?${query}`;
+    return {
+      url: `${url.replace(/^http/, "ws")}/ws/${path(tenant)}/${path(session)}?${query}`,
+      protocols: ["orchestrator.v1", ...(offered ? ["bearer", token] : [])],
+    };
   }
 
   #receive(frame) {
@@ -304,13 +315,15 @@ export class OrchestratorClient extends EventTarget {
 
   #ended({ code, reason }) {
     const link = this.#link;
+    const greeted = this.#greeted;
     this.#link = null;
     this.#greeted = false;
     this.#backlog = null;
     clearTimeout(this.#stableTimer);
     clearTimeout(this.#farewellTimer);
     if (code === 1009) this.#outbox.refuseLargest(link);
-    const urgency = afterClose(code);
+    const hasExpired = code === 4401 && greeted && typeof this.#options.token === "function";
+    const urgency = hasExpired ? "soon" : afterClose(code); // with another token
     if (urgency === "stop") return this.#stop(code, reason);
     const { pace, random } = this.#options;
     const wait = this.#comeBackAt
@@ -437,6 +450,9 @@ export class OrchestratorClient extends EventTarget {
 }
 
 const path = encodeURIComponent;
+
+/** What a browser takes as the name of a subprotocol (RFC 6455, section 4.1). */
+const SUBPROTOCOL = /^[\w!#$%&'*+.^`|~-]+$/;
 
 /** The object without the fields that are undefined. */
 const withoutNothing = (fields) =>

@@ -1,7 +1,7 @@
 """Dead letters: what could not be used, kept with its reason, not dropped (section 5)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,12 +12,14 @@ from common.queues.scripts import ADD_LETTER, Value
 from common.queues.streams import Entry, fields_of
 
 LETTERS_KEPT = 10_000
+READ_ON = 100  # letters of one more read, where few are wanted
 FIELDS_KEPT = 100  # of one letter; no honest entry has more
 REMEMBER_BURIED = 24 * 3600  # seconds
 
 OWN_FIELDS = (b"reason", b"stream", b"entry_id")
 RENAMED = tuple(b"original_" + name for name in OWN_FIELDS)
-ENTRY_ID = re.compile(r"\d{1,20}-\d{1,20}")
+ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+LARGEST_PART = 2**64 - 1  # of an entry's id; Redis takes no larger one
 
 
 class LetterQueue(StrEnum):
@@ -66,10 +68,18 @@ class DeadLetters:
         )
         return bool(added)
 
-    async def newest(self, queue: LetterQueue, limit: int) -> list[Letter]:
-        """The newest letters, the newest first."""
-        found = await self._redis.call("XREVRANGE", self._key(queue), "+", "-", "COUNT", limit)
-        return [_letter(id_, fields_of(flat)) for id_, flat in found]
+    async def newest(
+        self, queue: LetterQueue, limit: int, wanted: Callable[[Letter], bool] = lambda _: True
+    ) -> list[Letter]:
+        """The newest letters that are wanted, the newest first."""
+        letters: list[Letter] = []
+        key, before, page = self._key(queue), "+", limit
+        while page and len(letters) < limit:
+            found = await self._redis.call("XREVRANGE", key, before, "-", "COUNT", page)
+            read = [_letter(id_, fields_of(flat)) for id_, flat in found]
+            letters += filter(wanted, read)
+            before, page = f"({read[-1].id}" if read else "-", READ_ON if len(read) == page else 0
+        return letters[:limit]
 
     async def find(self, queue: LetterQueue, letter_id: str) -> Letter:
         """One letter.
@@ -77,7 +87,7 @@ class DeadLetters:
         Raises:
             NotFound.
         """
-        if not ENTRY_ID.fullmatch(letter_id):
+        if not _is_entry_id(letter_id):
             raise NotFound("There is no such dead letter.")
         found = await self._redis.call("XRANGE", self._key(queue), letter_id, letter_id)
         if not found:
@@ -105,7 +115,7 @@ class DeadLetters:
         Raises:
             NotFound.
         """
-        if not ENTRY_ID.fullmatch(letter_id):
+        if not _is_entry_id(letter_id):
             raise NotFound("There is no such dead letter.")
         if not await self._redis.call("XDEL", self._key(queue), letter_id):
             raise NotFound("There is no such dead letter.")
@@ -113,6 +123,12 @@ class DeadLetters:
     def _key(self, queue: LetterQueue) -> str:
         is_execute = queue is LetterQueue.EXECUTE
         return self._keys.dead_execute if is_execute else self._keys.dead_callbacks
+
+
+def _is_entry_id(text: str) -> bool:
+    return ENTRY_ID.fullmatch(text) is not None and all(
+        int(part) <= LARGEST_PART for part in text.split("-")
+    )
 
 
 def _letter(letter_id: bytes, fields: Mapping[bytes, bytes]) -> Letter:

@@ -1,10 +1,10 @@
-"""What all REST handlers share: request ids, bodies, problem+json, limits."""
+"""What all REST handlers share: who calls, request ids, bodies, problem+json, limits."""
 
 import re
 import sys
-from collections.abc import Awaitable
+from collections.abc import Iterator
 from email.message import Message
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import structlog
 from tornado import iostream, web
@@ -18,11 +18,16 @@ from common.domain.errors import (
     OrchestratorError,
     PayloadTooLarge,
     TemporaryError,
+    TooMany,
+    Unauthorized,
     UnsupportedMediaType,
     ValidationFailed,
 )
 from common.domain.ids import new_id
 from orchestrator.app import REQUEST_ID, App
+from orchestrator.auth.caller import ANYONE, Access, Caller
+from orchestrator.auth.credentials import Credentials, credentials_of
+from orchestrator.auth.permission import Action, permitted
 from orchestrator.problems import CONTENT_TYPE, problem_body
 from orchestrator.schemas import parse_object
 
@@ -49,11 +54,37 @@ SECURITY_HEADERS = {
 
 
 class ProblemHandler(web.RequestHandler):
-    """Answers errors as problem+json; every response carries `X-Request-ID`."""
+    """Answers errors as problem+json; every response carries `X-Request-ID`.
+
+    Each handler says by `access` what it asks of its callers; there is no default. `caller` is who
+    calls, known before anything else happens; what is open to all does not ask.
+    """
+
+    access: ClassVar[Access]
+    caller: Caller
 
     def initialize(self, app: App) -> None:
         self.app = app
         app.requests.add(self)
+
+    async def prepare(self) -> None:
+        if self.access is not Access.OPEN:
+            self.caller = await self._who()
+            self.caller.check_access(self.access)
+
+    async def _who(self) -> Caller:
+        authenticator = self.app.authenticator
+        if authenticator.is_open:
+            return ANYONE  # whatever the request carries, it is not looked at
+        return await authenticator.authenticate(self.credentials())
+
+    def credentials(self) -> Credentials:
+        """What says who calls."""
+        return credentials_of(self.request)
+
+    def permit(self, action: Action) -> Action:
+        """The action, as the caller may have it done."""
+        return permitted(action, self.caller, self.app.settings)
 
     def on_finish(self) -> None:
         self.app.requests.discard(self)
@@ -82,18 +113,31 @@ class ProblemHandler(web.RequestHandler):
         self.clear()
         self.set_status(error.http_status)
         self.set_header("Content-Type", CONTENT_TYPE)
-        if isinstance(error, TemporaryError):
-            self.set_header("Retry-After", str(error.retry_after))
-        if isinstance(error, MethodNotAllowed):
-            self.set_header("Allow", ", ".join(self._methods()))
+        for name, value in self._headers_of(error):
+            self.set_header(name, value)
         self.finish(problem_body(error, self.request_id))
 
-    def _methods(self) -> list[str]:
+    def _headers_of(self, error: OrchestratorError) -> Iterator[tuple[str, str]]:
+        """What an error tells by headers: when to come back, and what to do otherwise."""
+        if isinstance(error, TemporaryError):
+            yield "Retry-After", str(error.retry_after)
+        if isinstance(error, TooMany):
+            yield "RateLimit-Limit", str(error.limit)
+            yield "RateLimit-Remaining", str(error.remaining)
+            yield "RateLimit-Reset", str(error.reset)
+        if isinstance(error, Unauthorized):
+            yield "WWW-Authenticate", "Bearer"
+        if isinstance(error, MethodNotAllowed):
+            yield "Allow", ", ".join(self.methods())
+
+    @classmethod
+    def methods(cls) -> list[str]:
+        """What this address knows."""
         unimplemented = web.RequestHandler._unimplemented_method
         return [
             method
-            for method in self.SUPPORTED_METHODS
-            if getattr(type(self), method.lower()) is not unimplemented
+            for method in cls.SUPPORTED_METHODS
+            if getattr(cls, method.lower()) is not unimplemented
         ]
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
@@ -132,16 +176,34 @@ class ApiHandler(ProblemHandler):
         super().initialize(app)
         self._chunks: list[bytes] = []
         self._received = 0
+        self._refusal: OrchestratorError | None = None
 
-    def prepare(self) -> Awaitable[None] | None:
+    async def prepare(self) -> None:
         # Counted here, to answer 413 instead of hanging up as Tornado does.
         self.request.connection.set_max_body_size(sys.maxsize)  # type: ignore[union-attr]
-        declared = self.request.headers.get("Content-Length", "")
-        if LENGTH.fullmatch(declared) and int(declared) > self._limit:
-            if "Expect" in self.request.headers:
-                raise PayloadTooLarge  # the client waits for a word before it sends anything
+        headers = self.request.headers
+        declared = headers.get("Content-Length", "")
+        is_large = LENGTH.fullmatch(declared) is not None and int(declared) > self._limit
+        is_asking = "Expect" in headers  # the client waits for a word before it sends anything
+        try:
+            await super().prepare()
+        except OrchestratorError as error:
+            if is_large or is_asking or "Transfer-Encoding" in headers:
+                raise  # and hang up: what may be long is not read from just anybody
+            self._refuse(error)
+        if is_large:
+            if is_asking:
+                raise PayloadTooLarge
             self._refuse_body()
-        return None
+
+    def _refuse(self, error: OrchestratorError) -> None:
+        """Answers once the body has been read away, so that the connection can be used again."""
+
+        def refuse(*_: str) -> NoReturn:
+            raise error
+
+        self._refusal = error
+        setattr(self, str(self.request.method).lower(), refuse)
 
     @property
     def _limit(self) -> int:
@@ -149,6 +211,8 @@ class ApiHandler(ProblemHandler):
 
     def data_received(self, chunk: bytes) -> None:
         """Keeps a body up to the limit."""
+        if self._refusal is not None:
+            return
         self._received += len(chunk)
         if self._received <= self._limit:
             self._chunks.append(chunk)
@@ -213,7 +277,9 @@ def _is_json(content_type: str) -> bool:
 class NotFoundHandler(ApiHandler):
     """There is nothing at this address, whatever the method."""
 
-    def _refuse(self) -> None:
+    access = Access.ADMIN
+
+    def _find_nothing(self) -> None:
         raise NotFound
 
-    get = head = post = put = patch = delete = options = _refuse
+    get = head = post = put = patch = delete = options = _find_nothing

@@ -8,6 +8,7 @@ from common.domain.errors import ValidationFailed
 from common.domain.tasks import CancelOutcome, Submitted, Task, TaskStatus
 from common.failpoints import failpoint
 from orchestrator.app import ask
+from orchestrator.auth.caller import Access
 from orchestrator.http.base import ApiHandler
 from orchestrator.schemas import check_key
 
@@ -17,9 +18,11 @@ TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 class SendHandler(ApiHandler):
     """`POST /api/chat/send`: 202 once the task is safely in Redis."""
 
+    access = Access.CHAT
+
     async def post(self) -> None:
         self.app.refuse_new_work()
-        action = self.app.schemas.send_message(self.json_body(), self._key())
+        action = self.permit(self.app.schemas.send_message(self.json_body(), self._key()))
         action = replace(action, traceparent=self._traceparent())
         submitted: Submitted = await ask(self.app.router, action)
         failpoint("http.before_202")
@@ -42,16 +45,21 @@ class SendHandler(ApiHandler):
 class StatusHandler(ApiHandler):
     """`POST /api/chat/status`."""
 
+    access = Access.CHAT
+
     async def post(self) -> None:
-        task: Task = await ask(self.app.router, self.app.schemas.get_status(self.json_body()))
+        action = self.permit(self.app.schemas.get_status(self.json_body()))
+        task: Task = await ask(self.app.router, action)
         self.answer(200, status_body(task))
 
 
 class CancelHandler(ApiHandler):
     """`POST /api/chat/cancel`: 200 where it ended at once, 202 where a worker has to stop."""
 
+    access = Access.CHAT
+
     async def post(self) -> None:
-        action = self.app.schemas.cancel_task(self.json_body())
+        action = self.permit(self.app.schemas.cancel_task(self.json_body()))
         outcome: CancelOutcome = await ask(self.app.router, action)
         status = 200 if outcome.status is TaskStatus.CANCELLED else 202
         self.answer(status, cancel_body(outcome))

@@ -98,16 +98,17 @@ class EventStream(ApiHandler):
     _transport: EventStreamTransport | None = None
 
     async def stream(self, session: SessionKey, offset: int, *, compact: bool) -> None:
-        """First what is kept, then live, until one of both sides ends it."""
+        """First what is kept, then live, until one of both sides ends it, or the token expires."""
         connection = Connection(
             connection_id=new_id(),
             session=session,
             user_id=None,
             request=self._resume_request(offset),
             compact=compact,
+            expires_at=self.caller.expires_at,
         )
         self.app.requests.discard(self)  # it never ends by itself, so nobody waits for it
-        admission = Admission(self.app)
+        admission = Admission(self.app, self.request)
         try:
             await admission.admit(session)
             ping_interval = self.app.settings.websocket.ping_interval

@@ -6,8 +6,10 @@ from typing import Any
 import orjson
 
 from actors.supervisor import GetTree
-from common.domain.errors import Draining, OrchestratorError, RedisUnavailable
+from common.domain.errors import Draining, OrchestratorError, Overloaded, RedisUnavailable
+from common.domain.ids import TenantId
 from orchestrator.app import App, Phase, ask
+from orchestrator.auth.caller import Access
 from orchestrator.http.base import ApiHandler
 from orchestrator.metrics import metrics_text
 
@@ -16,6 +18,8 @@ CONSUMER_LAG = 1000  # callbacks that wait before this counts as degraded
 
 class HealthHandler(ApiHandler):
     """`GET /health`: the process lives."""
+
+    access = Access.OPEN
 
     def get(self) -> None:
         self.answer(
@@ -33,9 +37,13 @@ class HealthHandler(ApiHandler):
 class ReadyHandler(ApiHandler):
     """`GET /health/ready`: send traffic here, or do not."""
 
+    access = Access.OPEN
+
     async def get(self) -> None:
         if self.app.phase is not Phase.SERVING:
             raise Draining(f"This instance is {self.app.phase}.")
+        if self.app.loop_watch.is_shaken:
+            raise Overloaded("This instance stood still for more than a second, a moment ago.")
         await self.app.redis.call("PING")
         self.answer(200, orjson.dumps({"status": "ready"}))
 
@@ -43,13 +51,20 @@ class ReadyHandler(ApiHandler):
 class DetailedHealthHandler(ApiHandler):
     """`GET /health/detailed`: each part by itself; 503 where the whole cannot serve."""
 
+    access = Access.ADMIN
+
     async def get(self) -> None:
         report = await _report(self.app)
         self.answer(503 if report["status"] == "unhealthy" else 200, orjson.dumps(report))
 
 
 class StatsHandler(ApiHandler):
-    """`GET /ws/stats`: connections here, and of all instances together."""
+    """`GET /ws/stats`: connections here, and of all instances together.
+
+    A tenant's operator sees the sums, and of `by_tenant` the own line.
+    """
+
+    access = Access.ADMIN
 
     def get(self) -> None:
         counters = self.app.counters
@@ -63,7 +78,11 @@ class StatsHandler(ApiHandler):
             "messages_received": counters.messages_received,
             "bytes_sent": counters.bytes_sent,
             "slow_consumers_closed": counters.slow_consumers_closed,
-            "by_tenant": dict(counters.connections_by_tenant),
+            "by_tenant": {
+                tenant_id: connections
+                for tenant_id, connections in counters.connections_by_tenant.items()
+                if self.caller.sees(TenantId(tenant_id))
+            },
         }
         cluster = counters.cluster
         self.answer(
@@ -84,6 +103,8 @@ class StatsHandler(ApiHandler):
 class MetricsHandler(ApiHandler):
     """`GET /metrics`: Prometheus text."""
 
+    access = Access.ADMIN
+
     def get(self) -> None:
         text, content_type = metrics_text(self.app)
         self.set_header("Content-Type", content_type)
@@ -93,12 +114,16 @@ class MetricsHandler(ApiHandler):
 class ActorsHandler(ApiHandler):
     """`GET /actors`: the supervision tree."""
 
+    access = Access.ADMIN
+
     async def get(self) -> None:
         self.answer(200, orjson.dumps(await ask(self.app.supervisor, GetTree())))
 
 
 class SupervisionHandler(ApiHandler):
     """`GET /actors/supervision`: the newest supervision events, the newest first."""
+
+    access = Access.ADMIN
 
     def get(self) -> None:
         limit = self.query_number("limit", 100, 1, 1000)

@@ -7,6 +7,7 @@ from typing import Any
 from tornado import web
 
 from common.domain.errors import NotFound
+from orchestrator.auth.caller import Access
 from orchestrator.http.base import ProblemHandler
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +31,8 @@ POLICY = (
 class FileHandler(ProblemHandler, web.StaticFileHandler):
     """Files of one folder, of the kinds a page is made of; nothing below it."""
 
+    access = Access.OPEN
+
     def initialize(self, app: Any, path: str, default: str | None = None) -> None:  # type: ignore[override]
         ProblemHandler.initialize(self, app)
         web.StaticFileHandler.initialize(self, path)
@@ -40,6 +43,9 @@ class FileHandler(ProblemHandler, web.StaticFileHandler):
         if not NAME.fullmatch(wanted) or Path(wanted).suffix not in CONTENT_TYPES:
             raise NotFound
         await super().get(wanted, include_body=include_body)
+
+    async def head(self, path: str = "") -> None:
+        await self.get(path, include_body=False)
 
     def get_content_type(self) -> str:
         return CONTENT_TYPES[Path(str(self.absolute_path)).suffix]

@@ -9,6 +9,9 @@ from common.domain.errors import EpochChanged, ValidationFailed
 from common.domain.events import Compactor, Event, Frame, address_of
 from common.domain.ids import SessionId, SessionKey, TenantId
 from common.queues.session_log import LogState
+from orchestrator.auth.caller import Access
+from orchestrator.auth.credentials import Credentials, credentials_of
+from orchestrator.auth.permission import tier_of
 from orchestrator.http.event_stream import EventStream
 from orchestrator.schemas import LARGEST_OFFSET, check_id
 
@@ -28,13 +31,25 @@ class History:
 class EventsHandler(EventStream):
     """The session's log after `offset`, at most `limit` frames; `compact=1` joins deltas."""
 
+    access = Access.CHAT
+
+    def credentials(self) -> Credentials:
+        """`EventSource` can set no header, so a stream's token may come by the query."""
+        return credentials_of(self.request, in_query=self._is_stream)
+
+    @property
+    def _is_stream(self) -> bool:
+        return "text/event-stream" in self.request.headers.get("Accept", "")
+
     async def get(self, tenant_id: str, session_id: str) -> None:
         session = SessionKey(
             TenantId(check_id(tenant_id, "tenant_id")),
             SessionId(check_id(session_id, "session_id")),
         )
+        self.caller.check_session(session)
+        tier_of(session.tenant_id, self.app.settings)
         offset = self.query_number("offset", 0, 0, LARGEST_OFFSET)
-        if "text/event-stream" in self.request.headers.get("Accept", ""):
+        if self._is_stream:
             await self.stream(session, offset, compact=self._compact())
             return
         limit = self.query_number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)

@@ -55,11 +55,28 @@ function open({ tenant, session, agent }) {
     new OrchestratorClient({
       tenant,
       session,
+      token: heldToken || undefined,
       store: webStore(tabStorage(), `orchestrator:${tenant}/${session}`, { position: false }),
     }),
   );
   client.connect();
   refresh();
+}
+
+// ── the token ──────────────────────────────────────────────────────────────────────────────
+
+/** Never part of the address: that is shown, shared, and kept in histories. */
+const TOKEN = "orchestrator:token";
+let heldToken = tabStorage()?.getItem(TOKEN) ?? "";
+
+function holdToken(token) {
+  heldToken = token.trim();
+  try {
+    if (heldToken) tabStorage()?.setItem(TOKEN, heldToken);
+    else tabStorage()?.removeItem(TOKEN);
+  } catch {
+    // A storage that is full: then a reload asks for it again.
+  }
 }
 
 /** Even to name `sessionStorage` is an error where a browser forbids it. */
@@ -102,8 +119,8 @@ function listenTo(one) {
 
 const CODES = {
   4400: "The service does not take this address.",
-  4401: "The service asks for a valid token.",
-  4403: "This conversation is not open to you.",
+  4401: "The service asks for a valid token: enter it above, beside the conversation's name.",
+  4403: "This conversation is not open to you: the token is another tenant's or session's.",
 };
 
 function showState({ name, code, reason, attempt }) {
@@ -119,7 +136,7 @@ function showState({ name, code, reason, attempt }) {
   // While it tries again the words stay as they are, or they would flicker, and be read aloud.
   if (name !== "connecting" || !attempt) $("connection-text").textContent = words[name];
   const refusal = CODES[code] ?? "The service refused the connection.";
-  if (name === "stopped") say(`${refusal} ${reason ?? ""}`);
+  if (name === "stopped") say(`${refusal} (${reason || code})`);
   if (name === "open") say(null);
 }
 
@@ -229,6 +246,7 @@ $("agent").addEventListener("change", () => {
 $("settings-form").addEventListener("submit", (event) => {
   event.preventDefault();
   $("settings").open = false;
+  holdToken($("token").value);
   goTo({ tenant: $("tenant").value, session: $("session").value });
 });
 $("new-session").addEventListener("click", () => {
@@ -244,5 +262,6 @@ for (const suggestion of document.querySelectorAll(".suggestion")) {
     $("message").focus();
   });
 }
+$("token").value = heldToken;
 addEventListener("popstate", () => open(whereFromAddress()));
 goTo(whereFromAddress(), "replaceState");

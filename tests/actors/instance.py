@@ -159,6 +159,7 @@ class Instance:
         offset: int | None = None,
         epoch: str | None = None,
         compact: bool = False,
+        expires_at: float | None = None,
         transport: RecordingTransport | None = None,
     ) -> tuple[LoopRef, RecordingTransport]:
         """A connection that has joined."""
@@ -170,6 +171,7 @@ class Instance:
             user_id=None,
             request=ResumeRequest(epoch=epoch, offset=offset),
             compact=compact,
+            expires_at=expires_at,
         )
         ref: LoopRef = await self.manager.ask(Connect(connection, transport))
         await transport.until(lambda: transport.frames or transport.closed)

@@ -23,10 +23,12 @@ GONE_WITHIN = 30.0  # seconds, the drain included
 class Service:
     """`python run.py --config config/dev.yaml`, its embedded Redis and demo agents included."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environ: str) -> None:
+        """`environ` are further `ORCHESTRATOR_` variables."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self._folder = folder
+        self._environ = environ
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -46,6 +48,7 @@ class Service:
                     **os.environ,
                     "ORCHESTRATOR_PORT": str(self.port),
                     "EMBEDDED_REDIS_FOLDER": str(self._folder),
+                    **self._environ,
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -3,13 +3,15 @@
 from typing import Any
 
 import orjson
+import pytest
 
 from actors.session import Command, Connection, Ping, Refused
 from common.domain.actions import ChatCancelTaskAction, ChatGetStatusAction, ChatSendMessageAction
+from common.domain.errors import ValidationFailed
 from common.domain.ids import SessionId, SessionKey, TenantId
 from common.domain.resume import ResumeRequest
 from config.settings import ExecutionSettings
-from orchestrator.frames import read_frame
+from orchestrator.frames import Renewal, read_frame, token_of
 from orchestrator.schemas import Schemas
 
 CONNECTION = Connection(
@@ -22,7 +24,7 @@ CONNECTION = Connection(
 SCHEMAS = Schemas(ExecutionSettings(), {})
 
 
-def read(frame: Any) -> Command | Ping | Refused:
+def read(frame: Any) -> Command | Ping | Renewal | Refused:
     text = frame if isinstance(frame, str | bytes) else orjson.dumps(frame).decode()
     return read_frame(text, CONNECTION, SCHEMAS)
 
@@ -61,6 +63,17 @@ def test_a_ping_needs_no_data() -> None:
     assert read({"type": "ping", "id": "i", "data": {"any": 1}}) == Ping("i")
 
 
+def test_a_renewal_holds_one_token() -> None:
+    renewal = read({"type": "auth.refresh", "id": "i", "data": {"token": "t"}})
+    assert isinstance(renewal, Renewal)
+    assert (renewal.id, token_of(renewal)) == ("i", "t")
+    for data, wrong in (({}, "token"), ({"token": 1}, "token"), ({"token": "t", "x": 1}, "x")):
+        with pytest.raises(ValidationFailed) as caught:
+            token_of(Renewal(None, data))
+        assert caught.value.errors is not None
+        assert caught.value.errors.keys() == {wrong}
+
+
 def test_what_is_bad_counts_and_what_is_refused_does_not() -> None:
     for frame, is_bad, code in (
         (b"{}", True, "bad_request"),
@@ -70,7 +83,6 @@ def test_what_is_bad_counts_and_what_is_refused_does_not() -> None:
         ({"type": "ping", "id": 1}, False, "validation_failed"),
         ({"type": "ping", "data": 1}, False, "validation_failed"),
         ({"type": "ping", "x": 1}, False, "validation_failed"),
-        ({"type": "auth.refresh"}, False, "forbidden"),
     ):
         refused = read(frame)
         assert isinstance(refused, Refused)

@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from common.domain import errors
-from common.domain.errors import OrchestratorError, TaskNotFound, ValidationFailed
+from common.domain.errors import OrchestratorError, TaskNotFound, TooMany, ValidationFailed
 from orchestrator.problems import problem_body
 
 ERRORS = [
@@ -16,7 +16,8 @@ ERRORS = [
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_every_error_is_a_problem(kind: type[OrchestratorError]) -> None:
-    problem = orjson.loads(problem_body(kind(), "r-1"))
+    error = kind(limit=1) if issubclass(kind, TooMany) else kind()
+    problem = orjson.loads(problem_body(error, "r-1"))
     assert problem["status"] == kind.http_status
     assert problem["code"] == kind.code
     assert problem["type"].endswith(f":{kind.code}")

@@ -2,8 +2,12 @@
 
 import re
 
-from orchestrator.http.base import ProblemHandler
-from orchestrator.routes import routes
+import pytest
+
+from orchestrator.auth.caller import Access
+from orchestrator.http.base import NotFoundHandler, ProblemHandler
+from orchestrator.http.operations import HealthHandler
+from orchestrator.routes import application, check_access, routes
 from tests.support.redis_server import RedisServer
 from tests.support.service import running_service
 
@@ -26,3 +30,27 @@ async def test_each_address_has_one_handler_that_answers_problems(
             handler = matching[0][1]
             assert isinstance(handler, type)
             assert issubclass(handler, ProblemHandler)
+
+
+def test_a_handler_that_says_not_what_it_asks_for_is_refused_at_the_start() -> None:
+    class Silent(ProblemHandler):
+        """Says nothing."""
+
+    class Inherits(HealthHandler):
+        """Says nothing itself."""
+
+    class Wrong(ProblemHandler):
+        access = "open"  # type: ignore[assignment]
+
+    for handler in (Silent, Inherits, Wrong):
+        with pytest.raises(TypeError, match=handler.__name__):
+            check_access([HealthHandler, handler])
+
+
+async def test_what_is_at_no_address_is_for_operators_to_know(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with running_service(redis_server.url, prefix) as service:
+        made = application(service.service.app)
+        assert made.settings["default_handler_class"] is NotFoundHandler
+        assert NotFoundHandler.access is Access.ADMIN

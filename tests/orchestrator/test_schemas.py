@@ -15,7 +15,7 @@ from common.domain.errors import MalformedJson, ValidationFailed
 from config.settings import AgentSettings, ExecutionSettings
 from orchestrator.schemas import (
     Schemas,
-    check_depth,
+    check_json,
     check_id,
     check_key,
     fingerprint_of,
@@ -285,17 +285,43 @@ def test_objects_may_be_nested_32_deep() -> None:
         parse_object(b'{"a":' + b"[" * 32 + b"]" * 32 + b"}")
     assert parse_object(orjson.dumps(nested(33)), deepest=None)
     with pytest.raises(ValidationFailed):
-        check_depth([[]], deepest=1)
+        check_json([[]], b"", deepest=1)
 
 
 def test_of_two_equal_keys_the_last_holds() -> None:
     assert parse_object(b'{"a": 1, "a": 2}') == {"a": 2}
 
 
-def test_integers_are_exact_up_to_64_bits_and_floats_beyond() -> None:
-    whole, beyond = parse_object(b'{"a": 18446744073709551615, "b": 18446744073709551616}').values()
-    assert whole == 2**64 - 1
-    assert isinstance(beyond, float)
+LARGEST = 2**53 - 1
+
+
+@pytest.mark.parametrize(
+    "value", [LARGEST, -LARGEST, 1e300, 1e16, 0.1234567890123456789, "1" * 400, "9007199254740992"]
+)
+def test_a_number_that_every_reader_takes_alike_is_taken(value: Any) -> None:
+    assert parse_object(orjson.dumps({"a": [{"b": value}]})) == {"a": [{"b": value}]}
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(f"{sign}{number}" for sign in ("", "-") for number in (2**53, 2**63, 2**64, 2**64 - 1)),
+        "1" * 17,
+        "1" * 308,
+    ],
+)
+def test_an_integer_that_some_would_round_is_refused(number: str) -> None:
+    text = b'{"a": [{"b": %b}]}' % number.encode()
+    with pytest.raises(ValidationFailed):
+        parse_object(text)
+    with pytest.raises(ValidationFailed):
+        parse_object(text.replace(b'"a"', b'"hidden": 1, "a"').replace(b"}]}", b'}], "a": 1}'))
+
+
+def test_what_an_equal_key_hides_may_be_deep_but_breaks_nothing() -> None:
+    hidden = b'{"n": 12345678901234567, "a": ' + b"[" * 1000 + b"]" * 1000 + b', "a": 1}'
+    with pytest.raises(ValidationFailed):
+        parse_object(hidden)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.support.service import (
     close_code,
     frames_until,
     next_frame,
+    process_service,
     running_service,
     say,
 )
@@ -399,9 +400,13 @@ async def test_a_body_that_rest_takes_is_taken_as_a_frame(
 
 
 async def test_a_flood_of_frames_waits_in_its_sender_and_all_are_answered(
-    instance: RunningProcess, tenant: str
+    redis_server: RedisServer, prefix: str
 ) -> None:
-    async with instance.connect(f"{tenant}/s") as socket:
+    unlimited = {"max_frames_per_second": None}
+    async with (
+        process_service(redis_server.url, prefix, websocket=unlimited) as service,
+        service.connect("acme/s") as socket,
+    ):
         await next_frame(socket)
 
         async def flood() -> None:

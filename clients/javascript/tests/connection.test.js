@@ -191,3 +191,53 @@ test("the token is asked for at every connection", async () => {
     assert.deepEqual(offered, ["orchestrator.v1, bearer, token-1", "orchestrator.v1, bearer, token-2"]);
   });
 });
+
+test("a token that has expired is replaced, and the conversation goes on", async () => {
+  let asked = 0;
+  await withClient({ token: () => `token-${(asked += 1)}` }, async (service, client) => {
+    const states = record(client, "state");
+    service.onConnect = (socket, query, count) => {
+      service.greet(socket, query);
+      if (count === 1) setTimeout(() => socket.close(4401, "the token has expired"), 5);
+      return true;
+    };
+    client.connect();
+    await until(client, () => service.upgrades.length === 2 && client.state.name === "open");
+    assert.equal(states.find(({ name }) => name === "waiting").code, 4401);
+    assert.equal(asked, 2);
+  });
+});
+
+test("a token that is refused is asked for no second time", async () => {
+  let asked = 0;
+  await withClient({ token: () => `token-${(asked += 1)}` }, async (service, client) => {
+    service.onConnect = (socket) => (socket.close(4401, "no"), true);
+    client.connect();
+    await until(client, () => client.state.name === "stopped");
+    assert.equal(asked, 1);
+    assert.equal(service.upgrades.length, 1);
+  });
+});
+
+test("a token that expires and is always the same stops the client", async () => {
+  await withClient({ token: "abc" }, async (service, client) => {
+    service.onConnect = (socket, query) => {
+      service.greet(socket, query);
+      setTimeout(() => socket.close(4401, "the token has expired"), 5);
+      return true;
+    };
+    client.connect();
+    await until(client, () => client.state.name === "stopped");
+    assert.equal(service.upgrades.length, 1);
+  });
+});
+
+test("a key that cannot be a subprotocol is told by the query", async () => {
+  await withClient({ token: "a/key==" }, async (service, client) => {
+    client.connect();
+    await opened(client);
+    const [{ query, headers }] = service.upgrades;
+    assert.equal(query.get("token"), "a/key==");
+    assert.equal(headers["sec-websocket-protocol"], "orchestrator.v1");
+  });
+});

@@ -327,3 +327,26 @@ def break_a_dependency(monkeypatch: pytest.MonkeyPatch, schemas: object) -> None
         raise RuntimeError("a secret of the inside")
 
     monkeypatch.setattr(schemas, "send_message", fail)
+
+
+async def test_a_limit_says_by_headers_what_it_is_and_when_to_come_back(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    tenants = {"acme": {"tier": "free"}}
+    async with running_service(redis_server.url, prefix, tenants=tenants) as service:
+        answers = [await service.send(f"acme/s-{number}") for number in range(11)]
+        refused = next(answer for answer in answers if answer.status != 202)
+        assert refused.status == 429
+        reset = int(refused.headers["RateLimit-Reset"])
+        assert int(refused.headers["Retry-After"]) == max(1, reset)
+        assert int(refused.headers["RateLimit-Limit"]) in (5, 10)
+        assert refused.headers["RateLimit-Remaining"] == "0"
+
+
+async def test_who_asks_for_no_credentials_does_not_look_at_any(
+    instance: RunningProcess, tenant: str
+) -> None:
+    for lines in (["Authorization: Bearer a b"], ["X-API-Key: a", "X-API-Key: b"]):
+        async with raw_socket(instance.port) as raw:
+            assert (await raw.request("GET", "/ws/stats", lines)).status == 200
+            assert (await raw.upgrade(f"/ws/{tenant}/s?token=", *lines)).status == 101

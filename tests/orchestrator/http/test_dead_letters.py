@@ -35,7 +35,7 @@ async def test_what_is_not_there_is_not_found(redis_server: RedisServer, prefix:
         for path in ("/dead-letters/other", "/dead-letters/other/1-0"):
             method = "GET" if path.endswith("other") else "DELETE"
             assert (await service.request(method, path)).status == 404
-        for id_ in ("1-0", "x", str(uuid.uuid4())):
+        for id_ in ("1-0", "x", str(uuid.uuid4()), f"{2**64}-0", f"0-{2**64}", "%D9%A1-0"):
             path = f"/dead-letters/execute/{id_}"
             assert (await service.request("DELETE", path)).status == 404
             assert (await service.post(f"{path}/requeue", b"")).status == 404

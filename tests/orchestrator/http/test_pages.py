@@ -44,3 +44,11 @@ async def test_nothing_else_is_served(instance: RunningProcess, path: str) -> No
         assert answer.status == 404
         assert answer.headers["content-type"] == "application/problem+json"
     assert "Traceback" not in instance.log[logged:]
+
+
+async def test_head_tells_what_get_would_bring(instance: Address) -> None:
+    for path in ("/", "/client/orchestrator-client.js"):
+        wanted = await instance.get(path)
+        told = await instance.request("HEAD", path)
+        assert (told.status, told.body) == (wanted.status, b"")
+        assert told.headers["Content-Length"] == wanted.headers["Content-Length"]

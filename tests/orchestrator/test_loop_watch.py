@@ -1,0 +1,127 @@
+"""A loop that stands still is seen, said, counted, and gets no new traffic for a while."""
+
+import asyncio
+import os
+import signal
+import time
+from typing import Any
+
+import orjson
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
+
+from orchestrator.loop_watch import EVERY, LOG_EVERY, LoopWatch
+from tests.support.redis_server import RedisServer
+from tests.support.service import Address, process_service
+
+STALL = 1.2  # seconds
+
+
+async def watched(*stalls: float) -> LoopWatch:
+    """A watch after these stalls of its loop."""
+    watch = LoopWatch()
+    watch.start()
+    for stall in stalls:
+        await stalled(watch, stall)
+    watch.stop()
+    return watch
+
+
+async def stalled(watch: LoopWatch, seconds: float) -> None:
+    await looked(watch)
+    block(seconds)
+    await looked(watch)
+
+
+def block(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def looked(watch: LoopWatch) -> None:
+    seen = sum(watch.counts)
+    while sum(watch.counts) == seen:
+        await asyncio.sleep(EVERY / 4)
+
+
+async def test_a_stall_is_measured_to_within_one_look() -> None:
+    watch = await watched(0.3)
+    assert watch.longest >= 0.3 - EVERY
+    assert watch.total >= watch.longest
+    assert sum(watch.counts[5:]) == 1  # above a quarter of a second
+
+
+async def test_time_spent_waiting_is_told_from_time_spent_working() -> None:
+    assert (await watched(0.3)).busiest < 0.1
+    watch = LoopWatch()
+    watch.start()
+    await looked(watch)
+    began = time.thread_time()
+    while time.thread_time() - began < 0.2:
+        pass
+    await looked(watch)
+    watch.stop()
+    assert watch.busiest >= 0.2 - EVERY
+
+
+async def test_a_watch_that_was_stopped_looks_no_more() -> None:
+    watch = await watched()
+    await asyncio.sleep(3 * EVERY)
+    assert sum(watch.counts) == 0
+
+
+async def test_many_stalls_are_one_line_a_second() -> None:
+    with capture_logs() as lines:
+        watch = await watched(0.15, 0.15, 0.15)
+        assert [line["event"] for line in lines] == ["loop.stalled"]
+        assert lines[0]["ms"] >= 130
+        assert lines[0]["unlogged"] == 0
+        watch._logged_at -= LOG_EVERY  # a second later
+        watch.start()
+        await stalled(watch, 0.15)
+        watch.stop()
+        assert [line["unlogged"] for line in lines] == [0, 2]
+
+
+@pytest.mark.parametrize(("stall", "is_shaken"), [(0.5, False), (1.1, True)])
+async def test_only_a_long_stall_shakes_the_watch(stall: float, is_shaken: bool) -> None:
+    assert (await watched(stall)).is_shaken is is_shaken
+
+
+async def test_an_instance_that_stood_still_says_so_and_is_not_ready_for_a_while(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    faults = {"FAILPOINTS": f"http.before_202=sleep:{STALL}"}
+    async with process_service(redis_server.url, prefix, environ=faults) as service:
+        assert (await service.send()).status == 202
+        refused = await service.get("/health/ready")
+        assert (refused.status, refused.code) == (503, "overloaded")
+        assert (await service.get("/health")).status == 200
+        assert (await samples(service))["orchestrator_loop_lag_max_seconds"] >= STALL - 0.05
+        (line,) = [each for each in lines_of(service.log) if each["event"] == "loop.stalled"]
+        assert line["ms"] >= (STALL - 0.05) * 1000
+        assert line["cpu_ms"] < 500
+        await service.ready()
+
+
+async def test_a_frozen_process_has_stood_still(redis_server: RedisServer, prefix: str) -> None:
+    async with process_service(redis_server.url, prefix) as service:
+        before = (await samples(service))["orchestrator_loop_lag_seconds_count"]
+        os.kill(service.pid, signal.SIGSTOP)
+        await asyncio.sleep(STALL)  # the time is the point
+        os.kill(service.pid, signal.SIGCONT)
+        assert (await service.get("/health/ready")).status == 503
+        after = await samples(service)
+        assert after["orchestrator_loop_lag_max_seconds"] >= STALL - 0.1
+        assert after["orchestrator_loop_lag_seconds_count"] > before
+        await service.ready()
+
+
+async def samples(service: Address) -> dict[str, float]:
+    text = (await service.get("/metrics")).body.decode()
+    families = text_string_to_metric_families(text)
+    return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+def lines_of(log: str) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in log.splitlines() if line.startswith("{")]
