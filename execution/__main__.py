@@ -12,9 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-import structlog
-
+from common import logs
 from common.queues.work_consumer import RedisRefused
+from config.sections import LoggingSettings
 from execution.settings import WorkerSettings
 from execution.worker import Worker
 
@@ -138,21 +138,7 @@ def configure_log(log_format: str, level: str) -> None:
         raise WrongStart(f"log-format must be json or console, not {log_format!r}")
     if level not in LEVELS:
         raise WrongStart(f"log-level must be one of {', '.join(LEVELS)}, not {level!r}")
-    last: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-        if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *last,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+    logs.configure(LoggingSettings(format=log_format, level=level))
 
 
 async def serve(worker: Worker, settings: WorkerSettings) -> None:

@@ -133,7 +133,7 @@ class Runner:
 
     async def _handle(self, entry: WorkEntry) -> None:
         if not entry.task_id:
-            log.error("entry.unreadable", entry_id=entry.entry_id, fields=repr(entry.fields)[:1000])
+            log.error("entry.unreadable", entry_id=entry.entry_id, fields=list(entry.fields))
             await _until_it_works(lambda: self._consumer.discard(entry))
             return
         begun = await _until_it_works(lambda: self._consumer.begin(entry.task_id))

@@ -2,12 +2,16 @@
 
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from tests.support import canary
 from tests.support.figures import FIGURES
 from tests.support.needs import NOT_RUN
 from tests.support.redis_server import RedisServer
+
+pytest_runtest_makereport = canary.pytest_runtest_makereport  # no test may let a secret out
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +25,21 @@ def redis_server() -> Iterator[RedisServer]:
 def prefix() -> str:
     """A fresh key prefix, so that tests cannot see each other's keys."""
     return f"t-{secrets.token_hex(6)}:"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where tests run side by side (pytest-xdist), a worker hands in what it has to tell."""
+    handed_in = getattr(session.config, "workeroutput", None)
+    if handed_in is not None:
+        handed_in.update(figures=FIGURES, not_run=NOT_RUN)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended: what it tells is told once, by the one that started it."""
+    handed_in = getattr(node, "workeroutput", {})
+    FIGURES.extend(handed_in.get("figures", []))
+    NOT_RUN.extend(line for line in handed_in.get("not_run", []) if line not in NOT_RUN)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -150,7 +150,8 @@ class Bridge:
                 await connection.connect()
                 await self._listen(connection)
             except (exceptions.RedisError, OSError, TimeoutError, Deaf, NotPassedOn) as error:
-                log.warning("bridge.lost", error=repr(error), sessions=len(self._sessions))
+                why = f"{type(error).__name__}: {error}"
+                log.warning("bridge.lost", error=why, sessions=len(self._sessions))
             finally:
                 self._confirmed.clear()
                 await connection.disconnect(nowait=True)
@@ -217,7 +218,8 @@ class Bridge:
             # Else it is the canary, or for a session that was left a moment ago.
             return None if session is None else _decode_session(session, payload)
         except (ValueError, KeyError, TypeError) as error:
-            log.warning("bridge.message_unreadable", channel=channel, error=repr(error))
+            kind = type(error).__name__  # its text would repeat what was published
+            log.warning("bridge.message_unreadable", channel=channel, error_type=kind)
             return None
 
     async def _confirm(self, channel: str) -> None:

@@ -8,22 +8,38 @@ is safe to send again because it is a script that can tell.
 
 import asyncio
 import re
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio as aioredis
+import structlog
 from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from common.domain.errors import OrchestratorError, Overloaded, RedisUnavailable
 from common.queues.scripts import Command, Script, Value, scripts_by_sha
+from config import redis_url
+
+log = structlog.get_logger(__name__)
 
 # A reply of Redis that is about its own state, not about our command. Whole words: BUSYGROUP is not
 # BUSY. Within a script the word stands in the middle of the line.
 AWAY = re.compile(
     r"\b(LOADING|READONLY|MISCONF|MASTERDOWN|NOREPLICAS|BUSY|CLUSTERDOWN|TRYAGAIN|NOSCRIPT)\b"
 )
+
+# How Redis 6.2 and 7 tell, from within a script, that the user may not do this.
+NO_RIGHT = re.compile(r"The user executing the script can't|ACL failure in script")
+TELL_AGAIN = 60.0  # seconds between two lines about a right that is missing
+
+# Said although the library's defaults are the same today. The URL cannot say otherwise.
+TLS = {
+    "ssl_cert_reqs": "required",
+    "ssl_check_hostname": True,
+    "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+}
 
 CONNECTIONS = 32  # of one instance, at once
 BREATH = 0.3  # seconds for which Redis counts as away once it was found so
@@ -32,9 +48,14 @@ BREATH = 0.3  # seconds for which Redis counts as away once it was found so
 def connect(url: str, *, socket_timeout: float, max_connections: int = 32) -> aioredis.Redis:
     """A client that never repeats a command by itself. Replies are bytes, RESP2 shaped.
 
+    All connections to Redis are made here. With `rediss://` each of them is TLS 1.2 or later, the
+    server's certificate and host name verified.
+
     Raises:
-        ValueError: if the URL cannot be read.
+        ValueError: if the URL cannot be read, or would have less than that.
     """
+    if wrong := redis_url.complaint(url):
+        raise ValueError(f"the URL of Redis {wrong}")
     pool = aioredis.BlockingConnectionPool.from_url(
         url,
         protocol=2,
@@ -43,10 +64,12 @@ def connect(url: str, *, socket_timeout: float, max_connections: int = 32) -> ai
         socket_timeout=socket_timeout,
         socket_connect_timeout=socket_timeout,
         **({} if url.startswith("unix:") else {"socket_keepalive": True}),
+        **(TLS if redis_url.is_tls(url) else {}),
         health_check_interval=0,
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],
         client_name="agent-orchestrator",
+        driver_info=None,  # not told: Redis 6.2 and 7.0 refuse the command, and say so in a log
     )
     client = aioredis.Redis.from_pool(pool)
     client.response_callbacks.clear()  # replies as Redis sends them, the same for all versions
@@ -74,11 +97,17 @@ def _is_about_itself(error: exceptions.ResponseError, text: str) -> bool:
     known = (
         exceptions.ReadOnlyError
         | exceptions.AuthenticationError
-        | exceptions.NoPermissionError
         | exceptions.NoScriptError  # flushed twice in a row
         | exceptions.AskError  # also MovedError: a cluster's node that is not ours
     )
-    return isinstance(error, known) or AWAY.search(text) is not None
+    return isinstance(error, known) or AWAY.search(text) is not None or lacks_right(error)
+
+
+def lacks_right(error: Any) -> bool:
+    """Whether Redis let us in and then would not do this for us."""
+    return isinstance(error, exceptions.NoPermissionError) or (
+        isinstance(error, exceptions.ResponseError) and NO_RIGHT.search(str(error)) is not None
+    )
 
 
 class Redis:
@@ -89,7 +118,7 @@ class Redis:
         self.socket_timeout = socket_timeout
         self._client = connect(url, socket_timeout=socket_timeout, max_connections=CONNECTIONS)
         self._room = asyncio.Semaphore(CONNECTIONS)
-        self._away_until = 0.0
+        self._away_until = self._quiet_until = 0.0
 
     async def call(self, *command: Value) -> Any:
         """Sends one command. Raises what `batch` raises, and the command's own error."""
@@ -119,7 +148,16 @@ class Redis:
             again = await self._send([commands[i] for i in unknown])
             for i, result in zip(unknown, again, strict=True):
                 results[i] = result
+        if any(map(lacks_right, results)):
+            self._tell(next(filter(lacks_right, results)))
         return results
+
+    def _tell(self, lacking: Exception) -> None:
+        """What otherwise looks like a Redis that is away is mended in its list of users."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + TELL_AGAIN
+            log.error("redis.right_missing", error=str(lacking))
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
         loop = asyncio.get_running_loop()
@@ -160,18 +198,6 @@ class Redis:
         bodies = scripts_by_sha()
         for result in await self._send([("SCRIPT", "LOAD", bodies[sha].body) for sha in shas]):
             unwrap(result)
-
-    async def refusal(self) -> str | None:
-        """Why this Redis must not be used, in one line: one that may evict keys loses tasks."""
-        try:
-            memory: bytes = await self.call("INFO", "memory")
-        except exceptions.ResponseError:
-            return None  # not permitted to look; the documentation says what to set
-        facts = dict(line.partition(":")[::2] for line in memory.decode().splitlines())
-        policy = facts.get("maxmemory_policy", "noeviction")
-        if policy == "noeviction":
-            return None
-        return f"Redis may drop keys (maxmemory-policy {policy}): set it to noeviction."
 
     async def close(self) -> None:
         await self._client.aclose()

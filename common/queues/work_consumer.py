@@ -20,6 +20,7 @@ from common.domain.errors import RedisUnavailable, TemporaryError
 from common.domain.ids import TaskId
 from common.queues.keys import GIVEN_BACK, WORK_GROUP, Keys
 from common.queues.redis import Redis, connect, meaning_of, unwrap
+from common.queues.refusals import attempt, why_refused
 from common.queues.scripts import Command, Script, Value, script
 from common.queues.streams import fields_of, is_missing_group
 
@@ -48,7 +49,7 @@ class GroupMissing(TemporaryError):
 
 
 class RedisRefused(Exception):
-    """Redis does not accept this worker: a wrong password, or too few rights."""
+    """Redis does not accept this worker, or we not its certificate; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,13 +330,12 @@ class WorkConsumer:
         Raises:
             RedisRefused: if it would not. A Redis that is away may still come.
         """
+        probe = TaskId("rights")
         try:
-            await self._send(("PING",))
+            await attempt(self._redis, [("TIME",), ("GET", self._keys.cancel(probe))])
         except TemporaryError as error:
-            if isinstance(
-                error.__cause__, exceptions.AuthenticationError | exceptions.NoPermissionError
-            ):
-                raise RedisRefused(str(error.__cause__)) from error
+            if why := why_refused(error):
+                raise RedisRefused(why) from error
 
     async def retire(self) -> None:
         """Gives back all that is left and removes this consumer from the streams."""

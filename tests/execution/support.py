@@ -18,6 +18,8 @@ from redis.asyncio import Redis
 from common.domain.ids import TaskId
 from common.queues.keys import WORK_GROUP, Keys
 from execution import Worker, WorkerSettings
+from tests.support import canary
+from tests.support.redis_server import RedisServer
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0  # seconds after which a test has failed
@@ -183,6 +185,18 @@ async def running(
             await task
 
 
+@asynccontextmanager
+async def at_work(
+    redis_server: RedisServer, prefix: str, worker: Worker
+) -> AsyncIterator[Orchestrator]:
+    """The orchestrator that a worker works for, which runs in this process while entered."""
+    async with (
+        Orchestrator(redis_server.url, prefix) as orchestrator,
+        running(worker, orchestrator),
+    ):
+        yield orchestrator
+
+
 class Process:
     """A worker as a process of its own."""
 
@@ -219,6 +233,7 @@ class Process:
         async with asyncio.timeout(PATIENCE):
             out, err = await self._process.communicate()
         assert self._process.returncode is not None
+        canary.look("output of a worker", out + err)
         return self._process.returncode, out.decode(), err.decode()
 
     async def kill(self) -> None:

@@ -11,7 +11,7 @@ from common.domain.ids import TaskId
 from common.queues.keys import WORK_GROUP
 from execution import Output, Task, Worker
 from execution.attempt import DEADLINE_MARGIN
-from tests.execution.support import Orchestrator, Told, running, text, types
+from tests.execution.support import Orchestrator, Told, at_work, running, text, types
 from tests.support.redis_server import RedisServer
 
 
@@ -40,10 +40,7 @@ async def test_a_cancellation_stops_the_coroutine_and_is_told_after_what_was_str
     redis_server: RedisServer, prefix: str
 ) -> None:
     hanging = Hanging()
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(hanging.worker(), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, hanging.worker()) as orchestrator:
         task_id = await orchestrator.submit("hang")
         told = await orchestrator.callbacks(task_id, until="waiting")
         begun = time.monotonic()
@@ -65,10 +62,7 @@ async def test_a_cancellation_that_the_channel_did_not_tell_is_found_within_five
     redis_server: RedisServer, prefix: str
 ) -> None:
     hanging = Hanging()
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(hanging.worker(), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, hanging.worker()) as orchestrator:
         task_id = await orchestrator.submit("hang")
         await orchestrator.callbacks(task_id, until="waiting")
         await orchestrator.cancel(task_id, publish=False)
@@ -92,10 +86,7 @@ async def test_a_task_cancelled_before_it_is_taken_is_not_run(
 
 async def test_a_task_past_its_deadline_is_not_run(redis_server: RedisServer, prefix: str) -> None:
     hanging = Hanging()
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(hanging.worker(), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, hanging.worker()) as orchestrator:
         task_id = await orchestrator.submit("hang", deadline_in=-1)
         assert await orchestrator.callbacks(task_id) == [Told(1, 1, "cancelled", {})]
         await orchestrator.emptied()
@@ -106,10 +97,7 @@ async def test_the_worker_stops_an_agent_at_its_deadline_and_lets_the_orchestrat
     redis_server: RedisServer, prefix: str
 ) -> None:
     hanging = Hanging()
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(hanging.worker(), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, hanging.worker()) as orchestrator:
         begun = time.monotonic()
         task_id = await orchestrator.submit("hang", deadline_in=0.5)
         await hanging.stopped.wait()
@@ -124,10 +112,7 @@ async def test_at_the_deadline_the_orchestrators_own_end_is_answered_at_once(
     redis_server: RedisServer, prefix: str
 ) -> None:
     hanging = Hanging()
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(hanging.worker(), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, hanging.worker()) as orchestrator:
         task_id = await orchestrator.submit("hang", deadline_in=0.2)
         await hanging.stopped.wait()
         begun = time.monotonic()
@@ -153,10 +138,7 @@ async def test_an_agent_that_swallows_its_cancellation_is_cut_at_its_next_output
         finally:
             closed.set()
 
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(worker, orchestrator),
-    ):
+    async with at_work(redis_server, prefix, worker) as orchestrator:
         task_id = await orchestrator.submit("stubborn")
         told = await orchestrator.callbacks(task_id, until="waiting")
         await orchestrator.cancel(task_id)
@@ -210,10 +192,7 @@ async def test_a_superseded_attempt_stops_and_says_nothing_more(
     redis_server: RedisServer, prefix: str
 ) -> None:
     hanging = Hanging()
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(hanging.worker(), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, hanging.worker()) as orchestrator:
         task_id = await orchestrator.submit("hang", visibility_timeout_ms=300)
         told = await orchestrator.callbacks(task_id, until="waiting")
         await orchestrator.redis.incr(orchestrator.keys.attempt(TaskId(task_id)))
@@ -260,9 +239,6 @@ async def test_what_an_agent_leaves_open_is_closed_when_it_ends(
             await asyncio.sleep(0)
             closed.set()
 
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(worker, orchestrator),
-    ):
+    async with at_work(redis_server, prefix, worker) as orchestrator:
         await orchestrator.callbacks(await orchestrator.submit("open"))
     assert closed.is_set()

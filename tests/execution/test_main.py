@@ -31,7 +31,7 @@ async def test_it_serves_the_demo_agents_and_stops_when_told(
         assert (status, out) == (0, "")
         lines = err.splitlines()
         assert '"worker.started"' in lines[0]
-        assert '"agents": ["echo", "faulty", "storyteller"]' in lines[0]
+        assert '"agents":["echo","faulty","storyteller"]' in lines[0]
         assert '"worker.stopped"' in lines[-1]
         assert await orchestrator.consumers() == set()
 

@@ -20,7 +20,7 @@ from execution import (
     Usage,
     Worker,
 )
-from tests.execution.support import Orchestrator, running, text, types
+from tests.execution.support import Orchestrator, at_work, running, text, types
 from tests.support.redis_server import RedisServer
 
 
@@ -39,10 +39,7 @@ async def talk(_: Task) -> AsyncIterator[Output]:
 async def test_started_comes_first_and_the_end_of_the_agent_joins_its_text(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(worker_with(talk=talk), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, worker_with(talk=talk)) as orchestrator:
         told = await orchestrator.callbacks(await orchestrator.submit("talk"))
         await orchestrator.emptied()
     assert types(told) == ["started", "delta", "delta", "completed"]
@@ -76,10 +73,7 @@ async def test_everything_an_agent_may_yield_becomes_its_callback(
         )
         raise AssertionError("nothing is asked of an agent after its Result")
 
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(worker_with(rich=rich), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, worker_with(rich=rich)) as orchestrator:
         told = await orchestrator.callbacks(await orchestrator.submit("rich"))
     assert [(each.type, each.data) for each in told[:-1]] == [
         ("started", {}),
@@ -103,10 +97,7 @@ async def test_an_agent_is_given_the_whole_action(redis_server: RedisServer, pre
         seen.append(task)
         yield "seen"
 
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(worker_with(look=look), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, worker_with(look=look)) as orchestrator:
         task_id = await orchestrator.submit(
             *("look", "what?"),
             user_id="u1",
@@ -143,10 +134,9 @@ async def raising(error: Exception) -> AsyncIterator[Output]:
 async def test_an_agents_exception_is_told_as_failed(
     redis_server: RedisServer, prefix: str, error: Exception, data: object
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(worker_with(bad=lambda _: raising(error)), orchestrator),
-    ):
+    async with at_work(
+        redis_server, prefix, worker_with(bad=lambda _: raising(error))
+    ) as orchestrator:
         told = await orchestrator.callbacks(await orchestrator.submit("bad"))
         await orchestrator.emptied()
     assert types(told) == ["started", "delta", "failed"]
@@ -169,10 +159,7 @@ async def cancels_itself(_: Task) -> AsyncIterator[Output]:
 async def test_an_agent_cannot_end_the_worker(
     redis_server: RedisServer, prefix: str, agent: object, kind: str
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(worker_with(bad=agent, talk=talk), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, worker_with(bad=agent, talk=talk)) as orchestrator:
         told = await orchestrator.callbacks(await orchestrator.submit("bad"))
         assert told[-1].data["error"]["type"] == kind
         good = await orchestrator.callbacks(await orchestrator.submit("talk"))
@@ -200,10 +187,7 @@ async def test_what_cannot_be_said_in_json_fails_the_task_clearly(
         yield "before"
         yield output
 
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(worker_with(garbled=garbled), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, worker_with(garbled=garbled)) as orchestrator:
         told = await orchestrator.callbacks(await orchestrator.submit("garbled"))
     assert types(told) == ["started", "delta", "failed"]
     assert told[-1].data["error"]["type"] == "invalid_output"
@@ -218,10 +202,7 @@ async def test_a_function_that_does_not_yield_is_no_agent(
 
     with pytest.raises(TypeError, match="must yield"):
         Worker().agent("answer")(answer)  # type: ignore[type-var]
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(worker_with(plain=lambda _: "no"), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, worker_with(plain=lambda _: "no")) as orchestrator:
         told = await orchestrator.callbacks(await orchestrator.submit("plain"))
     assert told[-1].data["error"]["type"] == "invalid_output"
 
@@ -237,10 +218,7 @@ def test_an_agents_name_is_an_agent_id_and_is_given_once() -> None:
 
 
 async def test_an_unknown_agent_fails_the_task(redis_server: RedisServer, prefix: str) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(worker_with(talk=talk), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, worker_with(talk=talk)) as orchestrator:
         told = await orchestrator.callbacks(await orchestrator.submit("nobody"))
         await orchestrator.emptied()
     assert (types(told), told[0].seq) == (["failed"], 1)
@@ -301,10 +279,7 @@ async def test_an_agent_in_full_flood_is_held_back_and_loses_nothing(
             said = number
             yield f"{number} "
 
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(worker_with(flood=flood, talk=talk), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, worker_with(flood=flood, talk=talk)) as orchestrator:
         task_id = await orchestrator.submit("flood")
         other = await orchestrator.submit("talk")
         told = await orchestrator.next_callbacks(task_id)
@@ -322,10 +297,7 @@ async def test_an_agent_in_full_flood_is_held_back_and_loses_nothing(
 async def test_a_message_that_is_no_action_is_failed_if_anyone_can_be_told(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(worker_with(talk=talk), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, worker_with(talk=talk)) as orchestrator:
         told = await orchestrator.callbacks(await orchestrator.submit("talk", message=5))  # type: ignore[arg-type]
         assert types(told) == ["failed"]
         assert told[0].data["error"]["type"] == "invalid_action"

@@ -6,7 +6,7 @@ import pytest
 
 from execution.agents.demo import words, worker
 from execution.worker import Worker
-from tests.execution.support import Orchestrator, Process, running, text, types
+from tests.execution.support import Orchestrator, Process, at_work, running, text, types
 from tests.support.redis_server import RedisServer
 
 
@@ -33,10 +33,7 @@ async def test_echo_says_the_message_back_word_by_word(
     redis_server: RedisServer, prefix: str
 ) -> None:
     said = "  Hello,  big\nworld "
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(demo(), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, demo()) as orchestrator:
         told = await orchestrator.callbacks(
             await orchestrator.submit("echo", said, context={"delay_ms": 1})
         )
@@ -48,10 +45,7 @@ async def test_echo_says_the_message_back_word_by_word(
 async def test_a_delay_that_is_none_is_refused(
     redis_server: RedisServer, prefix: str, delay: object
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(demo(), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, demo()) as orchestrator:
         told = await orchestrator.callbacks(
             await orchestrator.submit("echo", context={"delay_ms": delay})
         )
@@ -61,10 +55,7 @@ async def test_a_delay_that_is_none_is_refused(
 async def test_storyteller_shows_tools_progress_typing_and_sources(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(demo(), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, demo()) as orchestrator:
         told = await orchestrator.callbacks(
             await orchestrator.submit("storyteller", "rain", context={"delay_ms": 1})
         )
@@ -83,10 +74,7 @@ async def test_storyteller_shows_tools_progress_typing_and_sources(
 async def test_faulty_fails_as_the_message_asks(
     redis_server: RedisServer, prefix: str, asked: str, retryable: bool | None
 ) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(demo(), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, demo()) as orchestrator:
         told = await orchestrator.callbacks(await orchestrator.submit("faulty", asked))
     assert told[-1].type == "failed"
     assert told[-1].data["error"]["type"] == "asked_for"
@@ -94,10 +82,7 @@ async def test_faulty_fails_as_the_message_asks(
 
 
 async def test_faulty_floods(redis_server: RedisServer, prefix: str) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(demo(), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, demo()) as orchestrator:
         told = await orchestrator.callbacks(await orchestrator.submit("faulty", "flood 3000"))
     assert len(told) == 3002
     assert told[-1].data["response"].split() == [str(number) for number in range(3000)]
@@ -105,19 +90,13 @@ async def test_faulty_floods(redis_server: RedisServer, prefix: str) -> None:
 
 @pytest.mark.parametrize("asked", ["", "help me", "flood", "flood -1", "flood 1000001", "flood ²"])
 async def test_faulty_explains_itself(redis_server: RedisServer, prefix: str, asked: str) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(demo(), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, demo()) as orchestrator:
         told = await orchestrator.callbacks(await orchestrator.submit("faulty", asked))
     assert "I fail as you ask" in told[-1].data["response"]
 
 
 async def test_faulty_hangs_until_it_is_cancelled(redis_server: RedisServer, prefix: str) -> None:
-    async with (
-        Orchestrator(redis_server.url, prefix) as orchestrator,
-        running(demo(), orchestrator),
-    ):
+    async with at_work(redis_server, prefix, demo()) as orchestrator:
         task_id = await orchestrator.submit("faulty", "hang")
         await orchestrator.callbacks(task_id, until="Hanging.")
         await orchestrator.cancel(task_id)
