@@ -123,6 +123,9 @@ class ChatRouterActor(LoopActor):
         outcomes = iter(await self._tasks.submit(taken))
         failpoint("chat_router.after_submit")
         answers = [refused.get(i) or next(outcomes) for i in range(len(actions))]
+        self._counters.messages_refused.update(
+            answer.code for answer in answers if isinstance(answer, OrchestratorError)
+        )
         await self._set_out(
             [
                 (action, self._count(answer))

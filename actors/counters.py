@@ -21,6 +21,8 @@ class Counters:
     connections_by_tenant: Counter[str] = field(default_factory=Counter)
     messages_accepted: int = 0
     messages_replayed: int = 0
+    messages_refused: Counter[str] = field(default_factory=Counter)
+    tasks_in_line: int = 0  # of all instances
     callbacks: Counter[str] = field(default_factory=Counter)
     dead_callbacks: Counter[str] = field(default_factory=Counter)
     bad_frames: int = 0

@@ -85,7 +85,7 @@ class HousekeeperActor(LoopActor):
         looks = dict(zip(due, await self._watch.look(due), strict=True))
         await self._each(lambda each: self._follow(looks[each]), due)
         failpoint("housekeeper.after_check")
-        await self._stores.turns.take()
+        self._counters.tasks_in_line = (await self._stores.turns.take()).in_line
         if self._is_time("beat", BEAT_EVERY):
             await self._work.ensure_groups()  # workers wait for them, also after a flush
             self._counters.cluster = await self._instances.beat(

@@ -5,12 +5,13 @@ later version brings is named as such instead of being accepted and ignored.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import orjson
-from marshmallow import RAISE, Schema, ValidationError, fields, validate
+from marshmallow import Schema, ValidationError
 
 from common.domain.actions import (
     ChatCancelTaskAction,
@@ -24,165 +25,68 @@ from common.domain.actions import (
 )
 from common.domain.callbacks import MAX_DEPTH, depth_of
 from common.domain.errors import MalformedJson, ValidationFailed
-from common.domain.events import RESERVED_TYPES
 from common.domain.ids import OUTSIDE_ID, new_id
 from config.settings import AgentSettings, ExecutionSettings
+from orchestrator import bodies
 
-MAX_MESSAGE = 65_536  # characters
-MAX_REASON = 1024
-MAX_TARGETS = 1000
+LARGEST_INTEGER, SMALLEST_INTEGER = 2**64 - 1, -(2**63)
+LONGEST_INTEGER = len(str(LARGEST_INTEGER))  # digits and sign
 LARGEST_OFFSET = 2**53 - 1
 KEY = re.compile(r"[\x20-\x7e]{1,128}")
-WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
-
-PRIORITIES = [str(each) for each in Priority]
+LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
-class _Timeout(fields.Field[float]):
-    """Seconds, as a JSON number. marshmallow's own Float would read strings and booleans."""
+def parse_object(text: bytes, *, deepest: int | None = MAX_DEPTH) -> dict[str, Any]:
+    """JSON text to an object: the project's one way of reading what came from outside.
 
-    def __init__(self, most: float) -> None:
-        super().__init__()
-        self._most = most
+    What is not JSON by the letter of RFC 8259 is malformed: NaN and Infinity, numbers beyond a
+    double, lone surrogates, a byte order mark, control characters, what is not UTF-8, and more than
+    1024 levels. What is JSON, but means different things to different readers:
 
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValidationError("Not a number.")
-        if not 1 <= value <= self._most:
-            raise ValidationError(f"Must be from 1 to {self._most:g} seconds.")
-        return float(value)
-
-
-class _Object(fields.Dict):
-    """A JSON object."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(keys=fields.String(), **options)
-
-
-def _id(*, required: bool = True, **options: Any) -> fields.String:
-    pattern = f"^(?:{OUTSIDE_ID.pattern})\\Z"
-    return fields.String(required=required, validate=validate.Regexp(pattern), **options)
-
-
-def _task_id() -> fields.String:
-    # Any word is looked up and not found; only what cannot be an id is refused.
-    return fields.String(required=True, validate=validate.Length(min=1, max=128))
-
-
-def _pushable(value: str) -> None:
-    if not WORD.fullmatch(value):
-        raise ValidationError("Must be a word of at most 64 letters, digits, _, ., : and -.")
-    if value in RESERVED_TYPES:
-        raise ValidationError(f"`{value}` is a frame of the orchestrator's own.")
-
-
-class _Strict(Schema):
-    class Meta:
-        unknown = RAISE
-
-
-class _SendMessage(_Strict):
-    """The own fields of `chat.send_message`, as a client gives them."""
-
-    agent_id = _id()
-    message = fields.String(required=True, validate=validate.Length(min=1, max=MAX_MESSAGE))
-    message_type = fields.String(validate=validate.Regexp(f"^(?:{WORD.pattern})\\Z"))
-    user_info = _Object()
-    context = _Object()
-    priority = fields.String(validate=validate.OneOf(PRIORITIES))
-    if_busy = fields.String(validate=validate.OneOf([str(each) for each in IfBusy]))
-    user_id = _id(required=False, allow_none=True)
-    metadata = _Object()
-
-
-class _SendMessageTo(_SendMessage):
-    tenant_id = _id()
-    session_id = _id()
-
-
-def _limited(schema: type[_SendMessage], max_timeout: float) -> Schema:
-    """The schema with the settings' own limit of `timeout`."""
-    made: type[Schema] = type(schema.__name__, (schema,), {"timeout": _Timeout(max_timeout)})
-    return made()
-
-
-class _Task(_Strict):
-    task_id = _task_id()
-
-
-class _TaskOf(_Task):
-    tenant_id = _id()
-
-
-class _Cancel(_Task):
-    reason = fields.String(validate=validate.Length(max=MAX_REASON))
-
-
-class _CancelOf(_Cancel):
-    tenant_id = _id()
-
-
-class _Push(_Strict):
-    tenant_id = _id()
-    user_id = _id(required=False, allow_none=True)
-    metadata = _Object()
-    action_id = fields.UUID()
-    message_data = _Object(required=True)
-    message_type = fields.String(validate=_pushable)
-
-
-class _PushTo(_Push):
-    session_id = _id()
-
-
-class _PushToAll(_Push):
-    target_sessions = fields.List(_id(), validate=validate.Length(min=1, max=MAX_TARGETS))
-
-
-class _Queued(_Strict):
-    """What an action on the stream `P`+`actions` has beside a push by REST."""
-
-    action_id = fields.UUID(required=True)
-    action_type = fields.String(required=True)
-    created_at = fields.String()
-
-
-class _QueuedPushTo(_PushTo, _Queued):
-    action_id = fields.UUID(required=True)
-
-
-class _QueuedPushToAll(_PushToAll, _Queued):
-    action_id = fields.UUID(required=True)
-
-
-def parse_object(body: bytes, *, deepest: int | None = MAX_DEPTH) -> dict[str, Any]:
-    """JSON text to an object.
-
-    Duplicate keys: the last one holds. NaN, lone surrogates and more than 1024 levels are no JSON.
+    - Of equal keys the last one holds, as nearly everywhere; the body is one value from here on,
+      so nobody behind this can read another one into it.
+    - Integers of up to 64 bits are passed on digit by digit; what is longer would silently become
+      another number here, and is refused. Beyond 2**53 - 1 browsers round: an id is a string.
+      (`check_json`; with `deepest` None it is left to the caller, as is the depth.)
 
     Raises:
         MalformedJson: it is no JSON.
-        ValidationFailed: it is no object, or nested more than `deepest`.
+        ValidationFailed: it is no object, nested more than `deepest`, or has such an integer.
     """
     try:
-        value = orjson.loads(body)
+        value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise MalformedJson(f"Not JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValidationFailed("The body must be a JSON object.")
     if deepest is not None:
-        check_depth(value, deepest)
+        check_json(value, text, deepest)
     return value
 
 
-def check_depth(value: object, deepest: int = MAX_DEPTH) -> None:
-    """
+def check_json(value: object, text: bytes, deepest: int = MAX_DEPTH) -> None:
+    """What `value`, read from `text`, has to be beyond valid JSON.
+
     Raises:
-        ValidationFailed: objects and lists are nested deeper.
+        ValidationFailed: objects and lists are nested deeper, or an integer is not exact.
     """
     if depth_of(value) > deepest:
-        raise ValidationFailed(f"Objects and lists may be nested {deepest} deep.")
+        raise _too_deep(deepest)
+    if LONG_NUMBER.search(text):  # hardly ever, and then mostly within a string: read once more
+        try:
+            json.loads(text, parse_int=_exact)
+        except RecursionError as error:  # within what an equal key has hidden from `value`
+            raise _too_deep(deepest) from error
+
+
+def _too_deep(deepest: int) -> ValidationFailed:
+    return ValidationFailed(f"Objects and lists may be nested {deepest} deep.")
+
+
+def _exact(digits: str) -> int:
+    if len(digits) > LONGEST_INTEGER or not SMALLEST_INTEGER <= int(digits) <= LARGEST_INTEGER:
+        raise ValidationFailed("Integers may have 64 bits; use a string for longer ones.")
+    return int(digits)
 
 
 def fingerprint_of(body: Mapping[str, Any]) -> str:
@@ -233,14 +137,25 @@ class Schemas:
     def __init__(self, execution: ExecutionSettings, agents: Mapping[str, AgentSettings]) -> None:
         self._execution = execution
         self._agents = agents
-        self._send_to = _limited(_SendMessageTo, execution.max_timeout)
-        self._send = _limited(_SendMessage, execution.max_timeout)
-        self._task_of, self._task = _TaskOf(), _Task()
-        self._cancel_of, self._cancel = _CancelOf(), _Cancel()
-        self._push_to, self._push_to_all = _PushTo(), _PushToAll()
+        self._send_to = bodies.limited(bodies.SendMessageTo, execution.max_timeout)
+        self._send = bodies.limited(bodies.SendMessage, execution.max_timeout)
+        self._task_of, self._task = bodies.TaskOf(), bodies.Task()
+        self._cancel_of, self._cancel = bodies.CancelOf(), bodies.Cancel()
+        self._push_to, self._push_to_all = bodies.PushTo(), bodies.PushToAll()
         self._queued = {
-            WebSocketSendAction.action_type: _QueuedPushTo(),
-            WebSocketBroadcastAction.action_type: _QueuedPushToAll(),
+            WebSocketSendAction.action_type: bodies.QueuedPushTo(),
+            WebSocketBroadcastAction.action_type: bodies.QueuedPushToAll(),
+        }
+
+    @property
+    def published(self) -> Mapping[str, Schema]:
+        """The schemas of REST bodies, by the names that the OpenAPI document gives them."""
+        return {
+            "SendMessage": self._send_to,
+            "GetStatus": self._task_of,
+            "CancelTask": self._cancel_of,
+            "Push": self._push_to,
+            "Broadcast": self._push_to_all,
         }
 
     # REST bodies. Each raises ValidationFailed.

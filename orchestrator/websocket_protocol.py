@@ -15,12 +15,20 @@ from typing import Any
 from tornado import httputil
 from tornado.iostream import StreamClosedError
 from tornado.util import _websocket_mask
-from tornado.websocket import WebSocketProtocol13, _DecompressTooLargeError
+from tornado.websocket import (
+    WebSocketHandler,
+    WebSocketProtocol13,
+    _DecompressTooLargeError,
+    _WebSocketParams,
+)
+
+from orchestrator.token_bucket import TokenBucket
 
 PROTOCOL_ERROR = 1002
 BAD_DATA = 1007
 TOO_BIG = 1009
 NO_PONG = 4408
+TOO_FAST = 4429
 
 WINDOW_BITS = frozenset(map(str, range(9, 16)))  # what zlib can do of the RFC's 8 to 15
 FAREWELL = 1.0  # seconds
@@ -33,6 +41,12 @@ class StrictProtocol(WebSocketProtocol13):
     _ping_timer: asyncio.TimerHandle | None = None
     _failed = False
     _is_compressed = False  # the message that arrives
+
+    def __init__(
+        self, handler: WebSocketHandler, params: _WebSocketParams, frames: TokenBucket
+    ) -> None:
+        super().__init__(handler, mask_outgoing=False, params=params)
+        self._frames = frames
 
     def _parse_extensions_header(
         self, headers: httputil.HTTPHeaders
@@ -49,6 +63,9 @@ class StrictProtocol(WebSocketProtocol13):
             await self._read_away()
             return
         header, second = await self._read_bytes(2)
+        if not self._frames.take():  # also fragments and pings: each costs as much to read
+            self._fail(TOO_FAST, "too many frames a second")
+            return
         is_final, opcode = bool(header & self.FIN), header & self.OPCODE_MASK
         length = second & 0x7F
         if self._breaks_rules(header, second):

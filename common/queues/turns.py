@@ -22,7 +22,7 @@ class Moved(NamedTuple):
     """What a call came to."""
 
     tasks: int  # that entered a work stream
-    is_line: bool  # whether others still wait for room
+    in_line: int  # that wait in the lines of all tenants
 
 
 class Turns:
@@ -52,12 +52,12 @@ class Turns:
             *(("held", place) for place in held),
             *(("ended", place) for place in ended),
         ]
-        moved, has_room, is_line = await self._call(told[:TOLD_AT_ONCE])
+        moved, has_room, in_line = await self._call(told[:TOLD_AT_ONCE])
         rest = told[TOLD_AT_ONCE:]
         while rest or has_room:
-            more, has_room, is_line = await self._call(rest[:TOLD_AT_ONCE])
+            more, has_room, in_line = await self._call(rest[:TOLD_AT_ONCE])
             rest, moved = rest[TOLD_AT_ONCE:], moved + more
-        return Moved(moved, bool(is_line))
+        return Moved(moved, in_line)
 
     async def _call(self, told: Sequence[tuple[str, Place]]) -> list[int]:
         kinds = [kind for kind, _ in told]

@@ -87,3 +87,11 @@ def test_what_is_bad_counts_and_what_is_refused_does_not() -> None:
         refused = read(frame)
         assert isinstance(refused, Refused)
         assert (refused.is_bad, refused.error.code) == (is_bad, code)
+
+
+def test_an_integer_that_some_would_round_is_refused_and_is_not_bad() -> None:
+    data = '{"agent_id": "echo", "message": "hi", "context": {"n": 18446744073709551616}}'
+    refused = read(f'{{"type": "chat.send_message", "data": {data}}}')
+    assert isinstance(refused, Refused)
+    assert not refused.is_bad
+    assert refused.error.code == "validation_failed"

@@ -15,8 +15,8 @@ from common.domain.errors import MalformedJson, ValidationFailed
 from config.settings import AgentSettings, ExecutionSettings
 from orchestrator.schemas import (
     Schemas,
-    check_json,
     check_id,
+    check_json,
     check_key,
     fingerprint_of,
     parse_object,
@@ -292,25 +292,26 @@ def test_of_two_equal_keys_the_last_holds() -> None:
     assert parse_object(b'{"a": 1, "a": 2}') == {"a": 2}
 
 
-LARGEST = 2**53 - 1
-
-
 @pytest.mark.parametrize(
-    "value", [LARGEST, -LARGEST, 1e300, 1e16, 0.1234567890123456789, "1" * 400, "9007199254740992"]
+    "value",
+    [
+        *(2**53 + 1, 2**63, 2**64 - 1, -(2**63)),
+        *(1e300, 1e19, 0.1234567890123456789, "1" * 400, "18446744073709551616"),
+    ],
 )
-def test_a_number_that_every_reader_takes_alike_is_taken(value: Any) -> None:
+def test_a_number_that_is_kept_as_it_is_is_taken(value: Any) -> None:
     assert parse_object(orjson.dumps({"a": [{"b": value}]})) == {"a": [{"b": value}]}
 
 
 @pytest.mark.parametrize(
     "number",
     [
-        *(f"{sign}{number}" for sign in ("", "-") for number in (2**53, 2**63, 2**64, 2**64 - 1)),
-        "1" * 17,
+        *(str(number) for number in (2**64, -(2**63) - 1, -(2**64))),
+        "1" * 21,
         "1" * 308,
     ],
 )
-def test_an_integer_that_some_would_round_is_refused(number: str) -> None:
+def test_an_integer_that_would_be_rounded_is_refused(number: str) -> None:
     text = b'{"a": [{"b": %b}]}' % number.encode()
     with pytest.raises(ValidationFailed):
         parse_object(text)
@@ -319,7 +320,7 @@ def test_an_integer_that_some_would_round_is_refused(number: str) -> None:
 
 
 def test_what_an_equal_key_hides_may_be_deep_but_breaks_nothing() -> None:
-    hidden = b'{"n": 12345678901234567, "a": ' + b"[" * 1000 + b"]" * 1000 + b', "a": 1}'
+    hidden = b'{"n": 123456789012345678901, "a": ' + b"[" * 1000 + b"]" * 1000 + b', "a": 1}'
     with pytest.raises(ValidationFailed):
         parse_object(hidden)
 

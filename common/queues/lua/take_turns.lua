@@ -22,13 +22,14 @@
 
   KEYS[1..3] work streams, high normal low   KEYS[4..6] rings (ZSETs, tenant -> pass)
   KEYS[7..9] again (ZSETs, member -> since: tasks to be tried again, which have their place to run)
-  KEYS[10] state (HASH: pass, number, since:1..3)
+  KEYS[10] state (HASH: pass, number, in_line, since:1..3)
   ARGV[1] key prefix   ARGV[2] prefetch   ARGV[3] group   ARGV[4] consumer who holds what nobody runs
   ARGV[5] moves at the most   ARGV[6] number of shards of due times
   ARGV[7], ARGV[8], ARGV[9] how many members have come into line, are held in their session, ended
   then those members: tenant:session:task
 
-  Returns {tasks moved, 1 if there is room for more moves at once, tasks in line}. ]]
+  Returns {tasks moved, 1 if there is room for more moves at once, tasks in line}. The last is for
+  people to look at; nothing is decided by it. ]]
 local STREAMS = { KEYS[1], KEYS[2], KEYS[3] }
 local RINGS = { KEYS[4], KEYS[5], KEYS[6] }
 local AGAIN = { KEYS[7], KEYS[8], KEYS[9] }
@@ -45,6 +46,8 @@ local since = { tonumber(state[2]), tonumber(state[3]), tonumber(state[4]) }
 local function whole(number)
   return string.format('%.0f', number)
 end
+
+local in_line = 0  -- more than before
 
 local tenants = {}
 
@@ -125,6 +128,7 @@ local function enter(member)
   redis.call('SREM', tenant.held, member)
   if not redis.call('ZSCORE', tenant.lines[level], member) then
     redis.call('ZADD', tenant.lines[level], redis.call('HINCRBY', STATE, 'number', 1), member)
+    in_line = in_line + 1
     tenant.changed = true
   end
 end
@@ -154,7 +158,7 @@ local function leave(member)
   redis.call('SREM', tenant.held, member)
   redis.call('SREM', tenant.running, member)
   for level, line in ipairs(tenant.lines) do
-    redis.call('ZREM', line, member)
+    in_line = in_line - redis.call('ZREM', line, member)
     redis.call('ZREM', AGAIN[level], member)
   end
   tenant.changed = true
@@ -223,6 +227,7 @@ local function next_of(level)
     local tenant = tenant_of(first[1] .. ':-:-')
     local member = may_run(tenant) and redis.call('ZPOPMIN', tenant.lines[level])[1]
     if member then
+      in_line = in_line - 1
       redis.call('SADD', tenant.running, member)
       front = math.max(front, tonumber(first[2]))
       tenant.pass = tonumber(first[2]) + 1 / tenant.weight
@@ -334,4 +339,4 @@ for level = 1, 3 do
     redis.call('HDEL', STATE, 'since:' .. level)
   end
 end
-return { moved, more, (since[1] or since[2] or since[3]) and 1 or 0 }
+return { moved, more, redis.call('HINCRBY', STATE, 'in_line', in_line) }

@@ -87,7 +87,7 @@ async def test_a_repetition_is_one_request_and_is_answered_at_the_limit(
     redis_server: RedisServer, prefix: str
 ) -> None:
     async with stores(redis_server.url, prefix, tier_of=only(requests_per_minute=2)) as each:
-        keyed = {"idempotency_key": KEY, "fingerprint": "f"}
+        keyed: dict[str, Any] = {"idempotency_key": KEY, "fingerprint": "f"}
         first = await each.submit_action(message(**keyed))
         assert isinstance(first, Submitted)
         for _ in range(3):
@@ -107,7 +107,7 @@ async def test_a_repetition_after_its_window_counts_nothing(
     redis_server: RedisServer, prefix: str
 ) -> None:
     async with stores(redis_server.url, prefix, tier_of=only(requests_per_minute=1)) as each:
-        keyed = {"idempotency_key": KEY, "fingerprint": "f"}
+        keyed: dict[str, Any] = {"idempotency_key": KEY, "fingerprint": "f"}
         await each.submit_action(message(**keyed))
         await pass_time(each, MINUTE_US)
         again = await each.submit_action(message(**keyed))
@@ -179,7 +179,7 @@ async def test_tasks_that_wait_in_their_session_count_as_waiting(
 ) -> None:
     limits = only(max_queued=2, max_running=5)
     async with stores(redis_server.url, prefix, tier_of=limits) as each:
-        enqueue = {"if_busy": IfBusy.ENQUEUE}
+        enqueue: dict[str, Any] = {"if_busy": IfBusy.ENQUEUE}
         for _ in range(3):  # one runs, two wait
             await each.submit_and_deliver(**enqueue)
         assert isinstance(await refused(each, SESSION.session_id, **enqueue), QueueFull)

@@ -113,7 +113,8 @@ async def test_a_letter_can_be_thrown_away(redis_server: RedisServer, prefix: st
 
 
 @pytest.mark.parametrize(
-    "letter_id", ["", "1", "+", "-", "1-0", f"{2**64}-0", f"0-{2**64}", "١-0", "x-y", "1-0 2-0"]
+    "letter_id",
+    ["", "1", "+", "-", "1-0", f"{2**64}-0", f"0-{2**64}", "\u0661-0", "x-y", "1 2-0"],
 )
 async def test_what_is_no_letter_is_not_found(
     redis_server: RedisServer, prefix: str, letter_id: str

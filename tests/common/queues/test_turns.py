@@ -8,10 +8,11 @@ import orjson
 
 from common.domain.actions import IfBusy, Priority
 from common.domain.ids import SessionKey, TaskId, TenantId
+from common.domain.tasks import Submitted
 from common.queues.keys import WORK_GROUP
 from config.settings import TierSettings
 from tests.support.redis_server import RedisServer
-from tests.support.stores import SESSION, Stores, key_of, stores
+from tests.support.stores import SESSION, Stores, key_of, message, stores
 
 BY_TENANT: Mapping[str, TierSettings] = {
     "one": TierSettings(max_running=1),
@@ -65,6 +66,14 @@ async def remove(stores: Stores, task_id: TaskId) -> None:
                 await stores.redis.call("XDEL", stream, entry_id)
 
 
+async def submit_all(stores: Stores, sessions: Sequence[SessionKey]) -> list[TaskId]:
+    """A task for each of these sessions, submitted as a router does under load: many at once."""
+    actions = [message(session) for session in sessions]
+    submitted = [each for each in await stores.tasks.submit(actions) if isinstance(each, Submitted)]
+    await stores.tasks.set_out(list(zip(actions, submitted, strict=True)))
+    return [each.task_id for each in submitted]
+
+
 def of(tenant: str, session: str = "s") -> SessionKey:
     return key_of(session, tenant)
 
@@ -87,7 +96,7 @@ async def test_a_task_that_is_unknown_by_now_is_left_out(
 ) -> None:
     async with stores(redis_server.url, prefix) as each:
         moved = await each.turns.take(entered=[(SESSION, TaskId("gone"))])
-        assert (moved.tasks, moved.is_line) == (0, False)
+        assert (moved.tasks, moved.in_line) == (0, 0)
         assert await entries(each) == []
 
 
@@ -139,7 +148,7 @@ async def test_a_tenant_has_no_more_in_the_streams_than_may_run(
     async with stores(redis_server.url, prefix, tier_of=tier_of) as each:
         sent = [await each.submit_and_deliver(of("two", f"s{i}")) for i in range(5)]
         assert await delivered(each) == sent[:2]
-        await each.turns.take()
+        assert (await each.turns.take()).in_line == 3
         assert len(await entries(each)) == 2
 
 
@@ -159,7 +168,7 @@ async def test_a_task_to_be_tried_again_keeps_its_place(
         first = await each.submit_and_deliver(of("one", "a"))
         await each.submit_and_deliver(of("one", "b"))
         failure = {"error": {"type": "busy", "message": "try again"}, "retryable": True}
-        reports = ((1, 1, "started", {}), (1, 2, "failed", failure))
+        reports: Sequence[Any] = ((1, 1, "started", {}), (1, 2, "failed", failure))
         await each.report(first, *reports, session=of("one", "a"))
         assert await entries(each) == []
         await each.turns.take(entered=[(of("one", "a"), first)])
@@ -172,6 +181,7 @@ async def test_a_task_cancelled_in_line_never_goes(redis_server: RedisServer, pr
         await each.cancel(second, tenant_id="one")
         await finish(each, of("one", "s0"), first)
         assert await delivered(each) == [third]
+        assert (await each.turns.take()).in_line == 0
 
 
 # Turns.
@@ -336,11 +346,8 @@ async def test_a_thousand_tenants_each_have_their_turn_beside_a_flood_of_one(
     redis_server: RedisServer, prefix: str
 ) -> None:
     async with stores(redis_server.url, prefix, prefetch=16) as each:
-        for i in range(2000):
-            await each.submit_and_deliver(of("flood", f"s{i}"))
-        singles = set()
-        for i in range(1000):
-            singles.add(await each.submit_and_deliver(of(f"tenant-{i}")))
+        await submit_all(each, [of("flood", f"s{i}") for i in range(2000)])
+        singles = set(await submit_all(each, [of(f"tenant-{i}") for i in range(1000)]))
         seen: list[str] = []
         while singles - set(seen):
             went = await take_entries(each, 16)

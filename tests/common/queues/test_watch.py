@@ -7,7 +7,7 @@ from common.domain.ids import TaskId
 from common.domain.tasks import TaskStatus
 from common.failpoints import Injected, armed
 from tests.support.redis_server import RedisServer
-from tests.support.stores import ACME, SESSION, Stores
+from tests.support.stores import ACME, SESSION, Report, Stores
 
 
 async def test_a_look_at_an_unknown_task_leaves_nothing_behind(
@@ -122,7 +122,7 @@ async def test_whose_turn_it_is_is_told_again_by_who_repeats_the_end(
     stores = Stores(redis_server.url, prefix)
     first = await stores.submit_and_deliver(if_busy=IfBusy.ENQUEUE)
     second = await stores.submit(if_busy=IfBusy.ENQUEUE)
-    done = ((1, 1, "started", {}), (1, 2, "completed", {"response": ""}))
+    done: tuple[Report, ...] = ((1, 1, "started", {}), (1, 2, "completed", {"response": ""}))
     with armed("callbacks.before_follow_up=raise:1"), pytest.raises(Injected):
         await stores.report(first, *done)
     assert (await stores.tasks.get(ACME, first)).status is TaskStatus.COMPLETED
