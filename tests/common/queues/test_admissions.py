@@ -215,3 +215,17 @@ async def test_an_arrival_that_came_to_nothing_is_forgotten(
         (member,) = await each.redis.call("ZRANGE", arriving, 0, -1)
         await each.redis.call("ZINCRBY", arriving, -10_000, member)
         assert isinstance(await each.submit_action(message()), Submitted)
+
+
+async def test_limits_cost_a_message_one_script(prefix: str) -> None:
+    """Beside those without which there is no task: the look that is due, the session's script, and
+    the one that gives turns."""
+    with RedisServer() as server:
+        limits = only(requests_per_minute=100, tokens_per_day=100, max_queued=100, max_running=9)
+        async with stores(server.url, prefix, tier_of=limits) as each:
+            await each.submit_and_deliver()  # loads the scripts
+            await each.redis.call("CONFIG", "RESETSTAT")
+            for i in range(10):
+                await each.submit_and_deliver(key_of(f"s-{i}"))
+            stats = await each.redis.call("INFO", "commandstats")
+            assert b"cmdstat_evalsha:calls=40," in stats
