@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTHONS := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format coverage chaos clean
+.PHONY: help run test check format coverage chaos fuzz audit clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -15,9 +15,9 @@ help: ## Say what there is
 run: $(VENV)/installed ## Start everything here: Redis, the orchestrator on port 8001, the demo agents
 	@exec $(BIN)/python run.py $(ARGS)
 
-test: $(VENV)/installed-dev ## Run all tests; ARGS="-k word" for some
+test: $(VENV)/installed-dev ## Run all tests, side by side; ARGS="-k word" for some
 	@.ci/javascript-tests
-	REQUIRE_ALL_TESTS=1 $(BIN)/pytest $(ARGS)
+	@.ci/python-tests $(ARGS)
 
 check: $(VENV)/installed-dev ## Lint, format, strict types; changes nothing
 	$(BIN)/ruff check .
@@ -34,6 +34,12 @@ coverage: $(VENV)/installed-dev ## Which branches of actors/ and common/ the tes
 
 chaos: $(VENV)/installed ## Ten minutes of faults and a checker; ARGS="--minutes 2 --seed 1"
 	$(BIN)/python -m benchmarks.chaos $(ARGS)
+
+fuzz: $(VENV)/installed ## Generated input against a real service; ARGS="--inputs 10000 --seed 1"
+	$(BIN)/python -m benchmarks.fuzz $(ARGS)
+
+audit: $(VENV)/installed-dev ## Ask whether anything we build on has known holes
+	@.ci/audit
 
 clean: ## Remove the environment and caches; the data of the embedded Redis stays in .data
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

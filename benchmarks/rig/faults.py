@@ -13,10 +13,10 @@ from typing import Generic, TypeVar
 
 from redis.asyncio import Redis
 
-from benchmarks.rig.proxy import Edge
 from benchmarks.rig.topology import DRAIN_SECONDS, Member, Topology
+from tests.support.proxy import Proxy
 
-V = TypeVar("V", Member, Edge, Topology)
+V = TypeVar("V", Member, Proxy, Topology)
 
 
 class Broken(Exception):
@@ -125,19 +125,19 @@ async def kill_subscribers(scene: Scene, _: Topology) -> None:
 # Ways between processes.
 
 
-async def cut(scene: Scene, edge: Edge) -> None:
+async def cut(scene: Scene, edge: Proxy) -> None:
     for _ in range(scene.dice.randint(1, 5)):
         edge.cut()
         await scene.hold(0.05, 0.5)
 
 
-async def refuse(scene: Scene, edge: Edge) -> None:
+async def refuse(scene: Scene, edge: Proxy) -> None:
     await edge.refuse()
     await scene.hold(1.0, 6.0)
     await edge.heal()
 
 
-async def blackhole(scene: Scene, edge: Edge) -> None:
+async def blackhole(scene: Scene, edge: Proxy) -> None:
     edge.blackhole()
     await scene.hold(1.0, 8.0)
     if scene.dice.random() < 0.5:
@@ -145,26 +145,26 @@ async def blackhole(scene: Scene, edge: Edge) -> None:
     await edge.heal()
 
 
-async def blackhole_pubsub(scene: Scene, edge: Edge) -> None:
+async def blackhole_pubsub(scene: Scene, edge: Proxy) -> None:
     edge.blackhole(pubsub_only=True)
     await scene.hold(3.0, 8.0)
     await edge.heal()
 
 
-async def lose_replies(scene: Scene, edge: Edge) -> None:
+async def lose_replies(scene: Scene, edge: Proxy) -> None:
     for _ in range(scene.dice.randint(3, 10)):
         edge.cut_reply(scene.dice.randint(0, 20))
         await scene.hold(0.1, 0.4)
     await edge.heal()
 
 
-async def delay(scene: Scene, edge: Edge) -> None:
+async def delay(scene: Scene, edge: Proxy) -> None:
     edge.latency = scene.dice.choice((0.05, 0.2, 0.2, 1.0)) / 2
     await scene.hold(2.0, 6.0)
     await edge.heal()
 
 
-async def throttle(scene: Scene, edge: Edge) -> None:
+async def throttle(scene: Scene, edge: Proxy) -> None:
     edge.rate = 20_000
     await scene.hold(2.0, 6.0)
     await edge.heal()
@@ -186,15 +186,15 @@ def _executors(topology: Topology) -> Sequence[Member]:
     return topology.executors
 
 
-def _redis_edges(topology: Topology) -> Sequence[Edge]:
+def _redis_edges(topology: Topology) -> Sequence[Proxy]:
     return [member.redis_edge for member in topology.members]
 
 
-def _instance_redis_edges(topology: Topology) -> Sequence[Edge]:
+def _instance_redis_edges(topology: Topology) -> Sequence[Proxy]:
     return [member.redis_edge for member in topology.instances]
 
 
-def _client_edges(topology: Topology) -> Sequence[Edge]:
+def _client_edges(topology: Topology) -> Sequence[Proxy]:
     return topology.client_edges
 
 
@@ -202,7 +202,7 @@ def _all(topology: Topology) -> Sequence[Topology]:
     return [topology]
 
 
-def _itself(victim: Member | Edge) -> set[str]:
+def _itself(victim: Member | Proxy) -> set[str]:
     return {victim.name}
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.rig import http
-from benchmarks.rig.proxy import Edge
 from common import dies_with_parent
 from common.processes import HAS_PRCTL
+from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer, free_port
 
 PROJECT = Path(__file__).parents[2]
@@ -113,9 +113,9 @@ class Member:
     """A process with the ways on which others reach it, and on which it reaches Redis."""
 
     process: Process
-    redis_edge: Edge
+    redis_edge: Proxy
     port: int = 0  # its own; clients go by the edge
-    client_edge: Edge | None = None
+    client_edge: Proxy | None = None
 
     @property
     def name(self) -> str:
@@ -151,11 +151,11 @@ class Topology:
         return [*self.instances, *self.executors]
 
     @property
-    def client_edges(self) -> list[Edge]:
+    def client_edges(self) -> list[Proxy]:
         return [each.client_edge for each in self.instances if each.client_edge is not None]
 
     @property
-    def edges(self) -> list[Edge]:
+    def edges(self) -> list[Proxy]:
         return [*(each.redis_edge for each in self.members), *self.client_edges]
 
     def client_ports(self) -> list[int]:
@@ -204,23 +204,20 @@ class Topology:
 
     # What there is.
 
-    def _edge(self, name: str, upstream: int) -> Edge:
-        return Edge(name, free_port(), upstream)
-
     def _instance(self, number: int) -> Member:
         name = f"orchestrator-{number}"
         port = free_port()
-        redis_edge = self._edge(f"{name} to redis", self.redis.port)
+        redis_edge = Proxy(self.redis.port, f"{name} to redis")
         config = self.folder / f"{name}.yaml"
         facts = {"drain": DRAIN_SECONDS, "prefix": PREFIX, "visibility": VISIBILITY_SECONDS}
         config.write_text(CONFIG.format(port=port, redis=redis_edge.port, **facts))
         command = (sys.executable, "run.py", "--config", str(config))
         process = Process(name, command, self.folder / f"{name}.log", self._environ)
-        return Member(process, redis_edge, port, self._edge(f"clients to {name}", port))
+        return Member(process, redis_edge, port, Proxy(port, f"clients to {name}"))
 
     def _executor(self, number: int) -> Member:
         name = f"executor-{number}"
-        edge = self._edge(f"{name} to redis", self.redis.port)
+        edge = Proxy(self.redis.port, f"{name} to redis")
         module = ("-m", "benchmarks.rig.executor", "--redis-port", str(edge.port))
         command = (sys.executable, *module, *("--prefix", PREFIX), *("--seed", str(self._seed)))
         visibility = ("--visibility-ms", str(VISIBILITY_SECONDS * 1000))
@@ -230,7 +227,7 @@ class Topology:
 
     def _worker(self, number: int) -> Member:
         name = f"worker-{number}"
-        edge = self._edge(f"{name} to redis", self.redis.port)
+        edge = Proxy(self.redis.port, f"{name} to redis")
         agents = ("-m", "execution", "--agents", "benchmarks.rig.agent")
         url = ("--redis-url", f"redis://127.0.0.1:{edge.port}/0", "--key-prefix", PREFIX)
         # Small, so that most tasks go to the executors that write down what they send.

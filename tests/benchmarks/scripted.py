@@ -29,8 +29,9 @@ WITHIN = 10.0
 class Stage:
     """What a test acts on."""
 
-    def __init__(self, folder: Path, topology: Topology) -> None:
+    def __init__(self, folder: Path, topology: Topology, *, is_safe: bool) -> None:
         self.topology = topology
+        self._is_safe = is_safe
         self.log = Log("t", "s", folder)
         self._folder = folder
         self._entry = b""
@@ -63,6 +64,16 @@ class Stage:
         self._journal.write(task=action.task, attempt=attempt, by="scripted")
         return Plan(action, attempt)
 
+    async def attempt(self, action: Action, deltas: int = 1, *, is_whole: bool = True) -> Plan:
+        """A new attempt that streams so many texts and, if it is whole, completes; not yet sent."""
+        plan = await self.begin(action)
+        plan.add("started")
+        for _ in range(deltas):
+            plan.add("delta", text=plan.marked())
+        if is_whole:
+            plan.finish("completed", agent_info={"mark": plan.marked()})
+        return plan
+
     async def send(self, action: Action, *callbacks: Callback) -> None:
         """Adds callbacks all at once: an instance reads them together."""
         pipeline = self._redis.pipeline(transaction=True)
@@ -90,11 +101,16 @@ class Stage:
                 await asyncio.sleep(0.01)
 
     async def judged(self) -> Findings:
-        """What the checker finds once the client has all that there is."""
+        """What the checker finds once the client has all that there is.
+
+        With all safeguards on everything is done with in the end, which is waited for.
+        """
         state = FinalState(self.topology.redis.port, PREFIX)
         (end,) = state.ends_of([("t", "s")])
         await self.until(lambda: self.tab.is_live and self.tab.offset >= end)
         try:
+            if self._is_safe:
+                await self.until(lambda: not state.pending())
             return Checker(self._folder, state).check()
         finally:
             state.close()
@@ -112,7 +128,7 @@ async def stage(folder: Path, switched_off: str | None) -> AsyncIterator[Stage]:
     topology = Topology(folder, instances=1, executors=0, workers=0, environ=environ)
     try:
         await topology.start()
-        made = Stage(folder, topology)
+        made = Stage(folder, topology, is_safe=switched_off is None)
         try:
             yield made
         finally:

@@ -25,10 +25,7 @@ async def test_without_dedupe_what_was_sent_twice_is_duplicated(
 ) -> None:
     async with stage(tmp_path, switched_off) as scene:
         action = await scene.task()
-        plan = await scene.begin(action)
-        plan.add("started")
-        plan.add("delta", text=plan.marked())
-        plan.finish("completed", agent_info={"mark": plan.marked()})
+        plan = await scene.attempt(action)
         started, delta = (step.callback for step in plan.steps)
         await scene.send(action, started, delta)
         await scene.send(action, delta)
@@ -45,11 +42,7 @@ async def test_without_the_gap_check_what_came_too_early_loses_what_belongs_befo
 ) -> None:
     async with stage(tmp_path, switched_off) as scene:
         action = await scene.task()
-        plan = await scene.begin(action)
-        plan.add("started")
-        plan.add("delta", text=plan.marked())
-        plan.add("delta", text=plan.marked())
-        plan.finish("completed", agent_info={"mark": plan.marked()})
+        plan = await scene.attempt(action, deltas=2)
         started, first, second = (step.callback for step in plan.steps)
         await scene.send(action, started, second)
         await scene.handled(action)
@@ -67,16 +60,10 @@ async def test_without_the_fence_what_a_dead_attempt_still_sends_is_stale(
 ) -> None:
     async with stage(tmp_path, switched_off) as scene:
         action = await scene.task()
-        first = await scene.begin(action)
-        first.add("started")
-        first.add("delta", text=first.marked())
-        first.add("delta", text=first.marked())
+        first = await scene.attempt(action, deltas=2, is_whole=False)
         await scene.send(action, *(step.callback for step in first.steps[:2]))
         await scene.handled(action)
-        second = await scene.begin(action)
-        second.add("started")
-        second.add("delta", text=second.marked())
-        second.finish("completed", agent_info={"mark": second.marked()})
+        second = await scene.attempt(action)
         await scene.send(action, *(step.callback for step in second.steps))
         await scene.handled(action)
         await scene.send(action, first.steps[2].callback)
@@ -95,10 +82,7 @@ async def test_with_acks_before_the_work_a_crash_between_them_loses_what_was_ack
 ) -> None:
     async with stage(tmp_path, switched_off) as scene:
         action = await scene.task()
-        plan = await scene.begin(action)
-        plan.add("started")
-        plan.add("delta", text=plan.marked())
-        plan.finish("completed", agent_info={"mark": plan.marked()})
+        plan = await scene.attempt(action)
         scene.instance.redis_edge.trip(b"XACK")  # it passes, its answer does not
         await scene.send(action, *(step.callback for step in plan.steps))
         await scene.instance.redis_edge.tripped.wait()

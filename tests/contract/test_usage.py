@@ -284,7 +284,8 @@ async def test_an_end_by_callback_that_a_crash_cut_off_is_counted_once(
 ) -> None:
     async with FakeExecutor(redis_server.url, prefix) as executor:
         environ = {"FAILPOINTS": f"{place}=exit"}
-        async with process_service(redis_server.url, prefix, environ=environ, **QUICK) as first:
+        patient = {**QUICK, "callbacks": {"poll_seconds": 10}}  # it reads nothing before the end
+        async with process_service(redis_server.url, prefix, environ=environ, **patient) as first:
             await first.send()
             task = await executor.take()
             await executor.report(task, "completed", {"response": "done", **SPENT})

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import orjson
+import pytest
 from redis.asyncio import Redis
 
 from tests.support.figures import measured
@@ -13,6 +14,8 @@ from tests.support.raw import raw_socket
 from tests.support.redis_server import RedisServer
 from tests.support.service import FakeExecutor, process_service
 from tests.support.stores import Stores, callback_fields, key_of, stores
+
+pytestmark = pytest.mark.alone
 
 SESSIONS, CALLBACKS = 20, 25
 

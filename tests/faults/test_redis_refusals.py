@@ -168,14 +168,16 @@ async def test_a_redis_that_may_drop_keys_is_refused_at_the_start_in_one_clear_l
             assert "set it to noeviction" in line["reason"]
 
 
-async def test_a_wrong_password_is_never_ready_and_never_shown(prefix: str) -> None:
+async def test_a_wrong_password_ends_the_start_and_is_never_shown(prefix: str) -> None:
     with RedisServer() as server:
         async with Redis.from_url(server.url) as client:
             await client.config_set("requirepass", "the-right-one")
         url = server.url.replace("redis://", "redis://:not-the-right-one@")
         async with process_service(url, prefix, is_ready=False) as service:
-            await eventually(lambda: "redis.awaited" in service.log)
-            assert (await service.get("/health/ready")).status == 503
+            assert await service.exited() == 1
+            lines = [orjson.loads(line) for line in service.log.splitlines()]
+            (line,) = [line for line in lines if line["level"] == "critical"]
+            assert "password" in line["reason"]
             assert "not-the-right-one" not in service.log
         async with Redis.from_url(server.url, password="the-right-one") as client:
             await client.config_set("requirepass", "")

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from orchestrator.loop_watch import EVERY, LOG_EVERY, LoopWatch
+from tests.support.follower import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.service import Address, process_service
 
@@ -110,11 +111,15 @@ async def test_a_frozen_process_has_stood_still(redis_server: RedisServer, prefi
         os.kill(service.pid, signal.SIGSTOP)
         await asyncio.sleep(STALL)  # the time is the point
         os.kill(service.pid, signal.SIGCONT)
-        assert (await service.get("/health/ready")).status == 503
+        await eventually(lambda: is_unready(service))
         after = await samples(service)
         assert after["orchestrator_loop_lag_max_seconds"] >= STALL - 0.1
         assert after["orchestrator_loop_lag_seconds_count"] > before
         await service.ready()
+
+
+async def is_unready(service: Address) -> bool:
+    return (await service.get("/health/ready")).status == 503
 
 
 async def samples(service: Address) -> dict[str, float]:
