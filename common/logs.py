@@ -161,17 +161,13 @@ def _in_order(_: Any, __: str, event: Event) -> Event:
 
 
 def _for_people(_: Any, __: str, event: Event) -> Event:
-    """Tracebacks below the line; values as Python writes them if they are not plain words."""
+    """Tracebacks below the line; the renderer quotes what is no plain word."""
     told = [indented(str(event.pop(name))) for name in TRACEBACKS if event.get(name)]
-    shown = {visible(name): _readable(name, value) for name, value in event.items()}
+    shown = {
+        visible(name): visible(value) if isinstance(value, str) else value
+        for name, value in event.items()
+    }
     return {**shown, "exception": "\n".join(told)} if told else shown
-
-
-def _readable(name: str, value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    is_plain = name in FIRST or re.fullmatch(r"[^\s=\"'\\]+", value)
-    return visible(value if is_plain else repr(value))
 
 
 def _dump(event: Any, **_: Any) -> str:

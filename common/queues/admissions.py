@@ -50,11 +50,12 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A message that exceeds a limit. Where that limit is about tasks that wait, and some of them
-    are just about to go, asking again may help."""
+    """A message that exceeds a limit. Where that limit is about tasks that wait, asking again may
+    help: once some of them have gone, or once it is known what those who just arrive come to."""
 
     error: OrchestratorError
-    may_change: bool = False
+    may_go: bool = False
+    are_arriving: bool = False
 
 
 class Admissions:
@@ -123,8 +124,9 @@ class Admissions:
             return Admitted(action, mark=reply[1], is_first=bool(reply[2]))
         if is_known:
             return Admitted(action)
-        kind, limit, reset, may_change = reply
-        return Refused(REFUSALS[kind](limit=limit, reset=reset), bool(may_change))
+        kind, limit, reset, change = reply
+        error = REFUSALS[kind](limit=limit, reset=reset)
+        return Refused(error, may_go=bool(change & 1), are_arriving=bool(change & 2))
 
     async def take_back(self, needless: Sequence[tuple[Admitted, bool]]) -> None:
         """For messages that were let in and made no task: they no longer wait, nor count.

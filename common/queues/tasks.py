@@ -28,7 +28,7 @@ from common.domain.errors import (
 from common.domain.ids import SessionId, SessionKey, TaskId, TenantId
 from common.domain.tasks import CancelOutcome, Submitted, Task, TaskStatus
 from common.failpoints import failpoint
-from common.queues.admissions import Admissions, Admitted
+from common.queues.admissions import Admissions, Admitted, Refused
 from common.queues.due import DueTimes
 from common.queues.ends import Ends
 from common.queues.keys import Keys
@@ -106,33 +106,39 @@ class TaskStore:
         outcomes: dict[TaskId, Submitted | OrchestratorError] = {}
         contested = list(actions)
         for pause in CONTEST_PAUSES:
-            contested, made = await self._try_to_submit(contested, outcomes)
+            refused, made = await self._try_to_submit(contested, outcomes)
+            contested = [action for action, why in refused if why.may_go or why.are_arriving]
             if not contested:
                 break
             moved = await self._turns.take(**_places(made))
-            if not (made or moved.tasks):
-                await asyncio.sleep(pause)  # for what other instances have begun
+            if made or moved.tasks:
+                continue
+            contested = [action for action, why in refused if why.are_arriving]
+            if not contested:
+                break
+            await asyncio.sleep(pause)  # for what other instances have begun
         return [outcomes[action.task_id] for action in actions]
 
     async def _try_to_submit(
         self,
         actions: Sequence[ChatSendMessageAction],
         outcomes: dict[TaskId, Submitted | OrchestratorError],
-    ) -> tuple[list[ChatSendMessageAction], list[tuple[ChatSendMessageAction, Submitted]]]:
-        """Notes an outcome each; says for which it may change right now, and what was made."""
+    ) -> tuple[
+        list[tuple[ChatSendMessageAction, Refused]], list[tuple[ChatSendMessageAction, Submitted]]
+    ]:
+        """Notes an outcome each; says which were refused, and what was made."""
         admitted: list[Admitted] = []
-        contested: list[ChatSendMessageAction] = []
+        refused: list[tuple[ChatSendMessageAction, Refused]] = []
         for action, answer in zip(actions, await self._admissions.admit(actions), strict=True):
             if isinstance(answer, Admitted):
                 admitted.append(answer)
             else:
                 outcomes[action.task_id] = answer.error
-                if answer.may_change:
-                    contested.append(action)
+                refused.append((action, answer))
         failpoint("tasks.after_admit")
         made = await self._make(admitted)
         outcomes.update({each.action.task_id: outcome for each, outcome in made})
-        return contested, [
+        return refused, [
             (each.action, outcome)
             for each, outcome in made
             if isinstance(outcome, Submitted) and not outcome.replayed

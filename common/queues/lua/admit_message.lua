@@ -11,8 +11,9 @@
   ARGV[9] for how long an arrival counts that nothing more is heard of, ms
 
   Returns {'admitted', mark, 1 if the request was not counted before} for take_back.lua, or
-  {'rate_limited' | 'quota_exceeded' | 'queue_full', limit, seconds until there is room,
-   1 if that may change right now: some are just arriving, or may just leave the line}. ]]
+  {'rate_limited' | 'quota_exceeded' | 'queue_full', limit, seconds until there is room, what may
+   change that right now: 1 if some in line may go, as soon as there is room in the work streams,
+   2 if some are just arriving, 3 both, 0 nothing}. ]]
 local terms, arriving, held, running, requests = KEYS[1], KEYS[2], KEYS[3], KEYS[7], KEYS[8]
 local member, request = ARGV[1], ARGV[2]
 local MINUTE, HOUR = 60000000, 3600000000
@@ -72,7 +73,7 @@ if max_queued then
   if coming + redis.call('SCARD', held) + waiting >= max_queued then
     local may_run = waiting > 0
       and (not max_running or redis.call('SCARD', running) < max_running)
-    return { 'queue_full', max_queued, 1, (coming > 0 or may_run) and 1 or 0 }
+    return { 'queue_full', max_queued, 1, (may_run and 1 or 0) + (coming > 0 and 2 or 0) }
   end
 end
 

@@ -229,3 +229,16 @@ async def test_limits_cost_a_message_one_script(prefix: str) -> None:
                 await each.submit_and_deliver(key_of(f"s-{i}"))
             stats = await each.redis.call("INFO", "commandstats")
             assert b"cmdstat_evalsha:calls=40," in stats
+
+
+async def test_a_full_queue_is_refused_at_once_where_the_streams_are_full(prefix: str) -> None:
+    """The tenant may run more, but nobody can leave its line: others are not to wait for that."""
+    with RedisServer() as server:
+        limits = only(max_queued=2)
+        async with stores(server.url, prefix, tier_of=limits, prefetch=1) as each:
+            for i in range(3):
+                await each.submit_and_deliver(key_of(f"s-{i}"))
+            await each.redis.call("CONFIG", "RESETSTAT")
+            assert isinstance(await refused(each), QueueFull)
+            stats = await each.redis.call("INFO", "commandstats")
+            assert b"cmdstat_evalsha:calls=2," in stats  # asked, and looked whether any may go
