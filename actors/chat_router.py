@@ -22,6 +22,7 @@ from common.domain.tasks import CancelOutcome, Submitted, Task
 from common.failpoints import failpoint
 from common.queues.actions import ActionQueue
 from common.queues.session_log import SessionLog
+from common.queues.submissions import Submissions
 from common.queues.tasks import TaskStore
 from config.settings import AgentSettings
 
@@ -44,6 +45,7 @@ class ChatRouterActor(LoopActor):
 
     def __init__(
         self,
+        submissions: Submissions,
         tasks: TaskStore,
         session_log: SessionLog,
         pushes: ActionQueue,
@@ -51,6 +53,7 @@ class ChatRouterActor(LoopActor):
         counters: Counters,
     ) -> None:
         super().__init__()
+        self._submissions = submissions
         self._tasks = tasks
         self._session_log = session_log
         self._pushes = pushes
@@ -120,7 +123,7 @@ class ChatRouterActor(LoopActor):
     ) -> list[Submitted | OrchestratorError]:
         refused = {i: AgentNotFound() for i, each in enumerate(actions) if not self._serves(each)}
         taken = [action for i, action in enumerate(actions) if i not in refused]
-        outcomes = iter(await self._tasks.submit(taken))
+        outcomes = iter(await self._submissions.submit(taken))
         failpoint("chat_router.after_submit")
         answers = [refused.get(i) or next(outcomes) for i in range(len(actions))]
         self._counters.messages_refused.update(
@@ -138,7 +141,7 @@ class ChatRouterActor(LoopActor):
     async def _set_out(self, taken: Sequence[tuple[ChatSendMessageAction, Submitted]]) -> None:
         """Hands new tasks on. They are safe already: if this fails, a sweep does it soon."""
         try:
-            await self._tasks.set_out(taken)
+            await self._submissions.set_out(taken)
         except OrchestratorError as error:
             log.warning("delivery.postponed", tasks=len(taken), error=error.code)
         except Exception as error:  # noqa: BLE001  # the senders are not to be told otherwise

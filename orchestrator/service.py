@@ -137,7 +137,14 @@ class Service:
             ChildSpec(
                 "chat_router",
                 ChatRouterActor,
-                (stores.tasks, stores.log, stores.pushes, settings.agents, counters),
+                (
+                    stores.submissions,
+                    stores.tasks,
+                    stores.log,
+                    stores.pushes,
+                    settings.agents,
+                    counters,
+                ),
             )
         )
         handshakes = BadHandshakes(

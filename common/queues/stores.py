@@ -13,6 +13,7 @@ from common.queues.keys import Keys
 from common.queues.redis import Redis
 from common.queues.session_calls import SessionCalls
 from common.queues.session_log import SessionLog
+from common.queues.submissions import Submissions
 from common.queues.tasks import TaskLimits, TaskStore
 from common.queues.turns import Turns
 from common.queues.usage import Usage
@@ -62,14 +63,15 @@ class Stores:
         self.turns = Turns(redis, keys, self.due, prefetch=settings.prefetch)
         self.ends = Ends(redis, keys, self.due, self.turns, ttl=settings.ttl)
         self.usage = Usage(redis, keys)
-        self.tasks = TaskStore(
+        self.tasks = TaskStore(redis, keys, self.calls, self.due, self.ends, limits)
+        self.submissions = Submissions(
             redis,
             keys,
             self.calls,
             self.due,
             self.turns,
-            self.ends,
             Admissions(redis, keys, settings.tier_of),
+            self.tasks,
             limits,
         )
         self.watch = TaskWatch(

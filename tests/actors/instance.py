@@ -116,7 +116,7 @@ class Instance:
             ChildSpec(
                 "chat_router",
                 ChatRouterActor,
-                (kept.tasks, kept.log, kept.pushes, agents, self.counters),
+                (kept.submissions, kept.tasks, kept.log, kept.pushes, agents, self.counters),
             )
         )
         self.bridge = Bridge(kept.redis, kept.keys, new_id(), self._hear)

@@ -64,9 +64,11 @@ async def test_5_35_so_are_many_deadlines_of_one_moment(
     ):
         actions = [message(key_of(f"s-{number}"), timeout=1.5) for number in range(500)]
         taken = [
-            found for found in await other.tasks.submit(actions) if isinstance(found, Submitted)
+            found
+            for found in await other.submissions.submit(actions)
+            if isinstance(found, Submitted)
         ]
-        await other.tasks.set_out(list(zip(actions, taken, strict=True)))
+        await other.submissions.set_out(list(zip(actions, taken, strict=True)))
         entries = await each.redis.xrange(each.executor.stream("normal"))
         deadlines = [orjson.loads(fields[b"action"])["deadline"] for _, fields in entries]
         assert len(deadlines) == len(actions)

@@ -59,11 +59,11 @@ class World:
         session = key_of(f"s{rest % 2}", f"t{tenant % TENANTS}")
         ways = (IfBusy.PARALLEL, IfBusy.ENQUEUE)
         action = message(session, priority=list(Priority)[rest % 3], if_busy=ways[rest % 2])
-        (submitted,) = await self.stores.tasks.submit([action])
+        (submitted,) = await self.stores.submissions.submit([action])
         assert not isinstance(submitted, Exception)
         self.open[action.task_id] = session
         if is_told:
-            await self.stores.tasks.set_out([(action, submitted)])
+            await self.stores.submissions.set_out([(action, submitted)])
 
     async def _take(self) -> None:
         for stream in self.stores.keys.work_streams:

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from common.domain.actions import ChatCancelTaskAction, ChatSendMessageAction, IfBusy
+from common.domain.actions import ChatCancelTaskAction, ChatSendMessageAction, IfBusy, Priority
 from common.domain.errors import OrchestratorError
 from common.domain.ids import AgentId, SessionId, SessionKey, TaskId, TenantId
 from common.domain.tasks import Submitted, Task
@@ -96,14 +96,14 @@ class Stores(real.Stores):
         return submitted.task_id
 
     async def submit_action(self, action: ChatSendMessageAction) -> Submitted | OrchestratorError:
-        (outcome,) = await self.tasks.submit([action])
+        (outcome,) = await self.submissions.submit([action])
         return outcome
 
     async def submit_and_deliver(self, session: SessionKey = SESSION, **fields: Any) -> TaskId:
         action = message(session, **fields)
         submitted = await self.submit_action(action)
         assert isinstance(submitted, Submitted), submitted
-        await self.tasks.set_out([(action, submitted)])
+        await self.submissions.set_out([(action, submitted)])
         return action.task_id
 
     async def cancel(self, task_id: TaskId, reason: str = "", tenant_id: str = ACME) -> str:
@@ -163,6 +163,16 @@ class Stores(real.Stores):
     async def dead_work(self) -> list[dict[str, bytes]]:
         letters = await self.redis.call("XRANGE", self.keys.dead_execute, "-", "+")
         return [_named(fields) for _, fields in letters]
+
+    async def is_due(self, task_id: TaskId) -> bool:
+        """Whether a task of the usual session is to be looked at."""
+        member = f"{SESSION}:{task_id}"
+        return await self.redis.call("ZSCORE", self.keys.due(task_id), member) is not None
+
+    async def work_entries(self) -> list[dict[str, Any]]:
+        """The actions in the work stream of normal priority."""
+        found = await self.redis.call("XRANGE", self.keys.work_stream(Priority.NORMAL), "-", "+")
+        return [orjson.loads(fields[3]) for _, fields in found]
 
     async def ttl(self, key: str) -> int:
         """Seconds until a key expires; -1 for never, -2 where there is none."""

@@ -160,9 +160,9 @@ async def test_the_queue_is_held_to_its_limit_exactly(
 
         async def send(each: Stores, name: str, first: int) -> list[Submitted | OrchestratorError]:
             actions = [message(key_of(f"{name}-{first + i}")) for i in range(at_once)]
-            outcomes = await each.tasks.submit(actions)
+            outcomes = await each.submissions.submit(actions)
             taken = zip(actions, outcomes, strict=True)
-            await each.tasks.set_out([(a, o) for a, o in taken if isinstance(o, Submitted)])
+            await each.submissions.set_out([(a, o) for a, o in taken if isinstance(o, Submitted)])
             return outcomes
 
         batches = await asyncio.gather(

@@ -69,8 +69,10 @@ async def remove(stores: Stores, task_id: TaskId) -> None:
 async def submit_all(stores: Stores, sessions: Sequence[SessionKey]) -> list[TaskId]:
     """A task for each of these sessions, submitted as a router does under load: many at once."""
     actions = [message(session) for session in sessions]
-    submitted = [each for each in await stores.tasks.submit(actions) if isinstance(each, Submitted)]
-    await stores.tasks.set_out(list(zip(actions, submitted, strict=True)))
+    submitted = [
+        each for each in await stores.submissions.submit(actions) if isinstance(each, Submitted)
+    ]
+    await stores.submissions.set_out(list(zip(actions, submitted, strict=True)))
     return [each.task_id for each in submitted]
 
 
