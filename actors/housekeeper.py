@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY = 0.25  # seconds; deadlines and grace periods are noticed within one second
 DUE_BATCH = 250  # of each shard; where more is due, the next look follows at once
 WORN_OUT_EVERY = 1.0
+BACKLOG_FIRST = 2.0  # seconds; what workers have reported may say that a task is not worn out
 BEAT_EVERY = 3.0
 RETIRE_EVERY = 10.0
 SILENT_MS = 60_000  # a consumer that lives reads every second
@@ -54,6 +55,7 @@ class HousekeeperActor(LoopActor):
 
     def on_start(self) -> None:
         failpoint("housekeeper.on_start")
+        self._next["worn_out"] = time.monotonic() + BACKLOG_FIRST
         self.actor_ref.notify(LookAgain())
 
     async def on_receive(self, _: LookAgain) -> None:
@@ -65,6 +67,7 @@ class HousekeeperActor(LoopActor):
             if not self._away:
                 log.warning("housekeeping.interrupted", error=error.code)
             self._away = True
+            self._next["worn_out"] = time.monotonic() + BACKLOG_FIRST
         else:
             self._away = False
         self._counters.redis_away = self._away

@@ -323,7 +323,7 @@ class TierSettings:
     max_queued: int | None = setting(None, "Tasks that wait", at_least=1)
     max_running: int | None = setting(None, "Tasks handed to workers", at_least=1)
     max_connections: int | None = setting(None, "Connections of a tenant", at_least=1)
-    weight: float = setting(1.0, "Share of turns among busy tenants", above=0, at_most=1000)
+    weight: float = setting(1.0, "Share of turns among busy tenants", at_least=0.001, at_most=1000)
     priority: str = setting(
         "high", "Highest priority a message may ask for", choices=("high", "normal", "low")
     )

@@ -13,6 +13,7 @@ from common.domain.errors import (
 )
 from orchestrator.schemas import Schemas, check_json, check_key, parse_object
 
+LONGEST_ID = 128  # characters
 IDEMPOTENT_FROM = 16  # characters; a shorter id only correlates
 
 FRAME_FIELDS = frozenset({"type", "id", "data"})
@@ -39,13 +40,12 @@ def read_frame(
         return Refused(None, error, is_bad=True)
     except ValidationFailed as error:
         return Refused(None, BadRequest(error.detail), is_bad=True)
-    try:
-        id_ = _id_of(frame)
-    except ValidationFailed as error:
-        return Refused(None, error, is_bad=False)
+    told = frame.get("id")  # as far as it can be repeated, so that the answer finds its question
+    id_ = told if isinstance(told, str) and 0 < len(told) <= LONGEST_ID else None
     if frame.get("type") not in KNOWN:
         return Refused(id_, BadRequest("Unknown type of frame."), is_bad=True)
     try:
+        _check_id(told)
         if isinstance(data := frame.get("data"), dict):
             check_json(data, text)
         return _read(frame, id_, connection, schemas)
@@ -56,13 +56,14 @@ def read_frame(
 KNOWN = ("chat.send_message", "chat.get_status", "chat.cancel_task", "ping", "auth.refresh")
 
 
-def _id_of(frame: Mapping[str, Any]) -> str | None:
-    id_ = frame.get("id")
+def _check_id(id_: object) -> None:
+    """One of 16 characters or more is an Idempotency-Key; a shorter one may be any text."""
     if id_ is None:
-        return None
-    if not isinstance(id_, str):
-        raise ValidationFailed(errors={"id": ["Must be a string."]})
-    return check_key(id_, "id")
+        return
+    if not isinstance(id_, str) or not id_:
+        raise ValidationFailed(errors={"id": ["Must be a string, and not empty."]})
+    if len(id_) >= IDEMPOTENT_FROM:
+        check_key(id_, "id")
 
 
 def _read(

@@ -1,5 +1,6 @@
 """Dead letters: what could not be used, kept with its reason, not dropped (section 5)."""
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -106,7 +107,8 @@ class DeadLetters:
         stream = letter.stream or self._keys.callbacks
         flat = [part for field in letter.fields.items() for part in field]
         entry_id: bytes = await self._redis.call("XADD", stream, "*", *flat)
-        await self.delete(LetterQueue.CALLBACKS, letter_id)
+        with contextlib.suppress(NotFound):  # somebody else was as quick
+            await self.delete(LetterQueue.CALLBACKS, letter_id)
         return entry_id.decode()
 
     async def delete(self, queue: LetterQueue, letter_id: str) -> None:

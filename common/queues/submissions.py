@@ -22,7 +22,7 @@ from common.domain.errors import (
     OrchestratorError,
     SessionBusy,
 )
-from common.domain.ids import TaskId
+from common.domain.ids import SessionKey, TaskId
 from common.domain.tasks import Submitted
 from common.failpoints import failpoint
 from common.queues.admissions import Admissions, Admitted, Refused
@@ -84,16 +84,20 @@ class Submissions:
         """
         outcomes: dict[TaskId, Submitted | OrchestratorError] = {}
         contested = list(actions)
-        for pause in CONTEST_PAUSES:
+        pauses = iter(CONTEST_PAUSES)
+        while True:
             refused, made = await self._try_to_submit(contested, outcomes)
             contested = [action for action, why in refused if why.may_go or why.are_arriving]
             if not contested:
                 break
-            moved = await self._turns.take(**_places(made))
+            # Told as ended, their tenants stand in line by their newest terms.
+            touched = [(action.session, action.task_id) for action in contested]
+            moved = await self._turns.take(**_places(made), ended=touched)
             if made or moved.tasks:
                 continue
             contested = [action for action, why in refused if why.are_arriving]
-            if not contested:
+            pause = next(pauses, None)
+            if not contested or pause is None:
                 break
             await asyncio.sleep(pause)  # for what other instances have begun
         return [outcomes[action.task_id] for action in actions]
@@ -131,8 +135,7 @@ class Submissions:
         for action in (each.action for each in admitted):
             found_by = ("SET", self._keys.task_session(action.task_id), str(action.session))
             commands.append(found_by)
-            # No later than its own end may be due.
-            soon = min(SOON_MS, timeout_ms(action), self._limits.max_wait_ms)
+            soon = min(SOON_MS, self._limits.max_wait_ms)  # no later than its end may be due
             commands.append(self._due.look_in(action.session, action.task_id, soon))
             commands.append(self._submission(action))
         results = await self._redis.batch(commands)
@@ -217,8 +220,11 @@ class Submissions:
         have them stopped. Safe to repeat; a look at the task does it too."""
         await self._turns.take(**_places(taken))
         failpoint("tasks.after_take")
+        interrupted: dict[SessionKey, dict[TaskId, None]] = {}
         for action, submitted in taken:
-            await self._tasks.interrupt(action.session, submitted.interrupts)
+            interrupted.setdefault(action.session, {}).update(dict.fromkeys(submitted.interrupts))
+        for session, task_ids in interrupted.items():
+            await self._tasks.interrupt(session, list(task_ids))
 
     def _for_worker(self, action: ChatSendMessageAction) -> bytes:
         return action_for_worker(

@@ -1,6 +1,6 @@
 """Tasks in Redis: told about, stopped. How they get there: `submissions.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -120,29 +120,34 @@ class TaskStore:
             keys = self._calls.task_keys(session, task_id)
             commands.append(self._calls.call(CANCEL_TASK, session, keys, task_id, reason, grace))
         replies = [unwrap(each) for each in await self._redis.batch(commands)][1::2]
-        statuses = [TaskStatus(after.decode()) if after else None for _, after, _ in replies]
         released = [TaskId(each.decode()) for *_, released in replies for each in released]
-        await self._follow_cancellations(session, task_ids, statuses, reason, released)
-        return statuses
+        stopped = {
+            task_id: TaskStatus(after.decode())
+            for task_id, (_, after, _) in zip(task_ids, replies, strict=True)
+            if after.decode() in STOPPED
+        }
+        await self._follow_cancellations(session, stopped, reason, released)
+        return [TaskStatus(after.decode()) if after else None for _, after, _ in replies]
 
     async def _follow_cancellations(
         self,
         session: SessionKey,
-        task_ids: Sequence[TaskId],
-        statuses: Sequence[TaskStatus | None],
+        stopped: Mapping[TaskId, TaskStatus],
         reason: str,
         released: Sequence[TaskId],
     ) -> None:
-        pairs = list(zip(task_ids, statuses, strict=True))
         told = [
             command
-            for task_id, status in pairs
-            if status in STOPPED
+            for task_id in stopped
             for command in self._ends.cancellation(session, task_id, reason)
         ]
         for result in await self._redis.batch(told):
             unwrap(result)
         await self._ends.tidy(
-            [(session, task_id) for task_id, status in pairs if status is TaskStatus.CANCELLED],
+            [
+                (session, task_id)
+                for task_id, status in stopped.items()
+                if status is TaskStatus.CANCELLED
+            ],
             released=[(session, task_id) for task_id in released],
         )

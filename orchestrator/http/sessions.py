@@ -49,10 +49,10 @@ class EventsHandler(EventStream):
         self.caller.check_session(session)
         tier_of(session.tenant_id, self.app.settings)
         offset = self.query_number("offset", 0, 0, LARGEST_OFFSET)
-        if self._is_stream:
+        limit = self.query_number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+        if self._is_stream:  # which has no end, and so no limit
             await self.stream(session, offset, compact=self._compact())
             return
-        limit = self.query_number("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
         history = await self._read(session, offset, limit, compact=self._compact())
         epoch = self.get_query_argument("epoch", None)
         if epoch is not None and history.state.epoch not in (None, epoch):

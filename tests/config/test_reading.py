@@ -71,7 +71,7 @@ def test_text_must_be_text_that_can_be_written() -> None:
         "auth: canary",
         "auth: {jwt: canary}",
         "auth: {jwt: {key: [canary]}}",
-        "auth: {jwt: {key: canary}}",
+        "auth: {mode: jwt, jwt: {algorithms: HS256, key: canary}}",
         "auth: {api_keys: [canary]}",
         "auth: {api_keys: [{sha256: canary}]}",
         "auth: {api_keys: canary}",

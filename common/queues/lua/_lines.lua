@@ -11,9 +11,12 @@ local LEVEL = { high = 1, normal = 2, low = 3 }
 local TERMINAL = { completed = true, failed = true, cancelled = true, timeout = true }
 local KEEP_USAGE = 90 * 24 * 3600
 
-local state = redis.call('HMGET', STATE, 'pass', 'since:1', 'since:2', 'since:3')
-local front = tonumber(state[1]) or 0  -- the pass of whoever went last
-local since = { tonumber(state[2]), tonumber(state[3]), tonumber(state[4]) }
+-- For each class: the pass of whoever went last, and since when it has waited for a place.
+local front, since = {}, {}
+for level, facts in ipairs({ 1, 2, 3 }) do
+  facts = redis.call('HMGET', STATE, 'pass:' .. level, 'since:' .. level)
+  front[level], since[level] = tonumber(facts[1] or '') or 0, tonumber(facts[2] or '')
+end
 
 local in_line = 0  -- more than before
 
@@ -27,9 +30,13 @@ local function tenant_of(member)
     tenant = { id = id, terms = base .. 'terms', arriving = base .. 'arriving',
                held = base .. 'held', running = base .. 'running',
                lines = { base .. 'line:high', base .. 'line:normal', base .. 'line:low' } }
-    local terms = redis.call('HMGET', tenant.terms, 'max_running', 'weight', 'pass')
-    tenant.max_running = tonumber(terms[1] or '')
-    tenant.weight, tenant.pass = tonumber(terms[2]) or 1, tonumber(terms[3]) or 0
+    local terms = redis.call('HMGET', tenant.terms, 'max_running', 'weight',
+      'pass:1', 'pass:2', 'pass:3')
+    tenant.max_running, tenant.weight = tonumber(terms[1] or ''), tonumber(terms[2] or '') or 1
+    tenant.pass = {}
+    for level = 1, 3 do
+      tenant.pass[level] = tonumber(terms[2 + level] or '') or 0
+    end
     tenants[id] = tenant
   end
   return tenant, PREFIX .. 'task:{' .. id .. ':' .. session .. '}:' .. task_id, task_id
@@ -44,8 +51,8 @@ local function line_up(tenant)
   local goes = may_run(tenant)
   for level, line in ipairs(tenant.lines) do
     if goes and redis.call('EXISTS', line) == 1 then
-      tenant.pass = math.max(tenant.pass, front)
-      redis.call('ZADD', RINGS[level], tenant.pass, tenant.id)
+      tenant.pass[level] = math.max(tenant.pass[level], front[level])
+      redis.call('ZADD', RINGS[level], tenant.pass[level], tenant.id)
     else
       redis.call('ZREM', RINGS[level], tenant.id)
     end
@@ -82,9 +89,11 @@ end
 
 local function enter(member)
   local tenant, task = tenant_of(member)
-  local facts = redis.call('HMGET', task, 'status', 'priority', 'round', 'delivered')
+  local facts = redis.call('HMGET', task, 'status', 'priority', 'round', 'delivered',
+    'over', 'retry_at')
   local level = LEVEL[facts[2]]
-  if not facts[1] or TERMINAL[facts[1]] or facts[3] == facts[4] then
+  local is_backing_off = facts[5] == '1' and now < tonumber(facts[6])
+  if not facts[1] or TERMINAL[facts[1]] or facts[3] == facts[4] or is_backing_off then
     return
   end
   arrived(tenant, task, member)

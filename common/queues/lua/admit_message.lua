@@ -17,6 +17,7 @@
 local terms, arriving, held, running, requests = KEYS[1], KEYS[2], KEYS[3], KEYS[7], KEYS[8]
 local member, request = ARGV[1], ARGV[2]
 local MINUTE, HOUR = 60000000, 3600000000
+local SHORTLY = 300  -- ms; what arrives for longer is waited for by nobody: its instance has died
 local KEEP_TERMS = 7 * 24 * 3600
 
 local function seconds_until(at)
@@ -41,6 +42,9 @@ local function lined_up()
   return redis.call('ZCARD', KEYS[4]) + redis.call('ZCARD', KEYS[5]) + redis.call('ZCARD', KEYS[6])
 end
 
+redis.call('HSET', terms, 'max_running', ARGV[7], 'weight', ARGV[8])
+redis.call('EXPIRE', terms, KEEP_TERMS)
+
 local per_minute, per_hour = tonumber(ARGV[3]), tonumber(ARGV[4])
 local per_day, max_queued, max_running = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 
@@ -48,7 +52,7 @@ if redis.call('ZSCORE', arriving, member) then  -- this very command came twice
   return { 'admitted', redis.call('ZSCORE', requests, request) or '', 0 }
 end
 
-redis.call('ZREMRANGEBYSCORE', requests, '-inf', micros - (per_hour and HOUR or MINUTE))
+redis.call('ZREMRANGEBYSCORE', requests, '-inf', micros - HOUR)
 local known = redis.call('ZSCORE', requests, request)
 if not known then
   local minute, hour = full_for(per_minute, MINUTE), full_for(per_hour, HOUR)
@@ -73,7 +77,8 @@ if max_queued then
   if coming + redis.call('SCARD', held) + waiting >= max_queued then
     local may_run = waiting > 0
       and (not max_running or redis.call('SCARD', running) < max_running)
-    return { 'queue_full', max_queued, 1, (may_run and 1 or 0) + (coming > 0 and 2 or 0) }
+    local is_coming = redis.call('ZCOUNT', arriving, now - SHORTLY, '+inf') > 0
+    return { 'queue_full', max_queued, 1, (may_run and 1 or 0) + (is_coming and 2 or 0) }
   end
 end
 
@@ -82,10 +87,8 @@ if per_minute or per_hour then
   -- A time of its own for each call that relies on this request: only the last may take it back.
   mark = known and redis.call('ZINCRBY', requests, 1, request) or string.format('%.0f', micros)
   redis.call('ZADD', requests, mark, request)
-  redis.call('PEXPIRE', requests, (per_hour and HOUR or MINUTE) / 1000)
+  redis.call('PEXPIRE', requests, HOUR / 1000)
 end
 redis.call('ZADD', arriving, now, member)
 redis.call('PEXPIRE', arriving, ARGV[9])
-redis.call('HSET', terms, 'max_running', ARGV[7], 'weight', ARGV[8])
-redis.call('EXPIRE', terms, KEEP_TERMS)
 return { 'admitted', mark, known and 0 or 1 }

@@ -182,6 +182,10 @@ local function begin_attempt(task, attempt)
   task.attempt, task.seq, task.streamed = attempt, 1, {}
   set(task, 'attempt', whole(attempt))
   set(task, 'seq', '1')
+  if task.over and task.delivered and task.delivered ~= task.round then
+    task.delivered = task.round  -- it has begun already: it is not to be added once more
+    set(task, 'delivered', whole(task.round))
+  end
   task.over = false
   set(task, 'over', '')
   if attempt > 1 then

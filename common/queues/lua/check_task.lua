@@ -66,7 +66,7 @@ if task.delivered ~= task.round and not is_backing_off then
   local its_end = task.delivered and task.deadline or task.wait_until
   return { 'undelivered', its_end, task.status, task.reason, released, {} }
 end
-local next_look = task.deadline
+local next_look = task.deadline or task.wait_until
 for _, other in ipairs({ gap_at or false, task.cancel_at or false,
                          is_backing_off and task.retry_at or false }) do
   next_look = other and math.min(next_look, other) or next_look

@@ -23,7 +23,7 @@
 
   KEYS[1..3] work streams, high normal low   KEYS[4..6] rings (ZSETs, tenant -> pass)
   KEYS[7..9] again (ZSETs, member -> since: tasks to be tried again, which have their place to run)
-  KEYS[10] state (HASH: pass, number, in_line, since:1..3)
+  KEYS[10] state (HASH: number, in_line, pass:1..3, since:1..3)
   ARGV[1] key prefix   ARGV[2] prefetch   ARGV[3] group   ARGV[4] consumer who holds what nobody runs
   ARGV[5] moves at the most   ARGV[6] number of shards of due times
   ARGV[7], ARGV[8], ARGV[9] how many members have come into line, are held in their session, ended
@@ -75,7 +75,9 @@ local function is_aged(stream)
       taken_up_to = facts['last-delivered-id']
     end
   end
-  local oldest = redis.call('XRANGE', stream, '(' .. taken_up_to, '+', 'COUNT', 1)[1]
+  local given_back = redis.pcall('XPENDING', stream, ARGV[3], '-', '+', 1, ARGV[4])
+  local oldest = not given_back.err and given_back[1]
+    or redis.call('XRANGE', stream, '(' .. taken_up_to, '+', 'COUNT', 1)[1]
   return oldest and now - tonumber(string.match(oldest[1], '^%d+')) >= PATIENCE
 end
 
@@ -97,9 +99,10 @@ local function next_of(level)
     if member then
       in_line = in_line - 1
       redis.call('SADD', tenant.running, member)
-      front = math.max(front, tonumber(first[2]))
-      tenant.pass = tonumber(first[2]) + 1 / tenant.weight
-      redis.call('HSET', tenant.terms, 'pass', string.format('%.17g', tenant.pass))
+      local pass = tonumber(first[2])
+      front[level], tenant.pass[level] = math.max(front[level], pass), pass + 1 / tenant.weight
+      redis.call('HSET', tenant.terms, 'pass:' .. level,
+        string.format('%.17g', tenant.pass[level]))
     end
     line_up(tenant)
     if member then
@@ -111,10 +114,13 @@ end
 -- Adds a task to its stream, and notes that in the task; from this moment its timeout runs.
 local function deliver(member, level)
   local tenant, task, task_id = tenant_of(member)
-  local facts = redis.call('HMGET', task, 'status', 'action', 'timeout_ms', 'round', 'deadline')
+  local facts = redis.call('HMGET', task, 'status', 'action', 'timeout_ms', 'round', 'deadline',
+    'delivered')
   if not facts[1] or TERMINAL[facts[1]] then
     redis.call('SREM', tenant.running, member)
     line_up(tenant)
+    return false
+  elseif facts[6] == facts[4] then  -- a newer attempt has begun without it
     return false
   end
   local deadline = tonumber(facts[5]) or now + tonumber(facts[3])
@@ -199,8 +205,8 @@ for _, tenant in pairs(tenants) do
 end
 
 local moved, more = move()
-redis.call('HSET', STATE, 'pass', string.format('%.17g', front))
 for level = 1, 3 do
+  redis.call('HSET', STATE, 'pass:' .. level, string.format('%.17g', front[level]))
   if since[level] then
     redis.call('HSET', STATE, 'since:' .. level, whole(since[level]))
   else

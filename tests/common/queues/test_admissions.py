@@ -1,6 +1,7 @@
 """What a tenant's messages are held to: requests, tokens, tasks that wait (contract, 5 and 8)."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -242,3 +243,38 @@ async def test_a_full_queue_is_refused_at_once_where_the_streams_are_full(prefix
             assert isinstance(await refused(each), QueueFull)
             stats = await each.redis.call("INFO", "commandstats")
             assert b"cmdstat_evalsha:calls=2," in stats  # asked, and looked whether any may go
+
+
+async def test_a_burst_is_taken_as_long_as_nobody_has_to_wait(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stores(redis_server.url, prefix, tier_of=only(max_queued=2)) as each:
+        outcomes = await each.submissions.submit([message(key_of(f"s-{i}")) for i in range(100)])
+        assert all(isinstance(outcome, Submitted) for outcome in outcomes)
+
+
+async def test_an_instance_that_died_on_the_way_in_keeps_nobody_waiting(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stores(redis_server.url, prefix, tier_of=only(max_queued=1)) as each:
+        with armed("tasks.after_admit=raise:1"), pytest.raises(Injected):
+            await each.submit()
+        arriving = each.keys.tenant(ACME, "arriving")
+        (member,) = await each.redis.call("ZRANGE", arriving, 0, -1)
+        await each.redis.call("ZINCRBY", arriving, -300, member)
+        began = time.monotonic()
+        assert isinstance(await refused(each), QueueFull)
+        assert time.monotonic() - began < 0.1
+
+
+async def test_a_tier_that_was_raised_holds_though_the_queue_is_full(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        stores(redis_server.url, prefix, tier_of=only(max_queued=1, max_running=1)) as before,
+        stores(redis_server.url, prefix, tier_of=only(max_queued=1, max_running=9)) as since,
+    ):
+        for i in range(2):
+            await before.submit_and_deliver(key_of(f"s-{i}"))
+        assert isinstance(await refused(before), QueueFull)
+        assert isinstance(await since.submit_action(message()), Submitted)

@@ -9,7 +9,7 @@ import orjson
 from common.domain.actions import IfBusy, Priority
 from common.domain.ids import SessionKey, TaskId, TenantId
 from common.domain.tasks import Submitted
-from common.queues.keys import WORK_GROUP
+from common.queues.keys import GIVEN_BACK, WORK_GROUP
 from config.settings import TierSettings
 from tests.support.redis_server import RedisServer
 from tests.support.stores import SESSION, Stores, key_of, message, stores
@@ -79,6 +79,11 @@ async def submit_all(stores: Stores, sessions: Sequence[SessionKey]) -> list[Tas
 def of(tenant: str, session: str = "s") -> SessionKey:
     return key_of(session, tenant)
 
+
+FAILED_FOR_NOW: Sequence[Any] = (
+    (1, 1, "started", {}),
+    (1, 2, "failed", {"error": {"type": "busy", "message": "try again"}, "retryable": True}),
+)
 
 # Entering.
 
@@ -166,7 +171,7 @@ async def test_each_end_lets_the_next_one_go(redis_server: RedisServer, prefix: 
 async def test_a_task_to_be_tried_again_keeps_its_place(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with stores(redis_server.url, prefix, tier_of=tier_of, retry_backoff_ms=60_000) as each:
+    async with stores(redis_server.url, prefix, tier_of=tier_of, retry_backoff_ms=0) as each:
         first = await each.submit_and_deliver(of("one", "a"))
         await each.submit_and_deliver(of("one", "b"))
         failure = {"error": {"type": "busy", "message": "try again"}, "retryable": True}
@@ -175,6 +180,30 @@ async def test_a_task_to_be_tried_again_keeps_its_place(
         assert await entries(each) == []
         await each.turns.take(entered=[(of("one", "a"), first)])
         assert await delivered(each) == [first]
+
+
+async def test_a_task_that_backs_off_goes_no_sooner_whoever_tells_of_it(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stores(redis_server.url, prefix, retry_backoff_ms=60_000) as each:
+        task_id, other = await each.submit_and_deliver(), await each.submit_and_deliver()
+        await each.report(task_id, *FAILED_FOR_NOW)
+        await finish(each, SESSION, other)
+        await each.report(other, (1, 2, "completed", {"response": "again"}))
+        await each.look(other)
+        await each.turns.take(entered=[(SESSION, task_id)])
+        assert await entries(each) == []
+
+
+async def test_a_task_whose_next_attempt_has_begun_is_not_added_again(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stores(redis_server.url, prefix, retry_backoff_ms=0) as each:
+        task_id = await each.submit_and_deliver()
+        await each.report(task_id, *FAILED_FOR_NOW)
+        await each.report(task_id, (2, 1, "started", {}))  # by one who had claimed the old entry
+        await each.look(task_id)
+        assert await entries(each) == []
 
 
 async def test_a_task_cancelled_in_line_never_goes(redis_server: RedisServer, prefix: str) -> None:
@@ -218,6 +247,27 @@ async def test_busy_tenants_share_by_weight(redis_server: RedisServer, prefix: s
         assert went["heavy"] in range(39, 42)
         assert went["middle"] in range(19, 22)
         assert went["light"] in range(9, 12)
+
+
+async def test_weights_hold_in_each_priority_whatever_others_send(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stores(redis_server.url, prefix, prefetch=1, tier_of=tier_of) as each:
+        whose: dict[str, str] = {}
+        for i in range(60):
+            for tenant in ("heavy", "light"):
+                whose[await each.submit_and_deliver(of(tenant, f"s{i}"))] = tenant
+        went = Counter[str]()
+        for i in range(100):
+            if i % 2:
+                high = await each.submit_and_deliver(of("loud", f"s{i}"), priority=Priority.HIGH)
+                whose[high] = "loud"
+            (task_id,) = await take_entries(each)
+            went[whose[task_id]] += 1
+            await remove(each, TaskId(task_id))
+            await each.turns.take()
+        assert went["loud"] >= 49
+        assert 3.5 < went["heavy"] / went["light"] < 4.5
 
 
 async def test_who_comes_back_after_a_pause_has_no_credit(
@@ -339,6 +389,21 @@ async def test_nothing_is_added_above_an_entry_that_has_waited_long(
         await each.turns.take()
         assert await delivered(each, Priority.HIGH) == [high]
         assert await delivered(each) == [normal]
+
+
+async def test_neither_is_one_added_above_an_entry_that_was_given_back(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with stores(redis_server.url, prefix, prefetch=10) as each:
+        low = each.keys.work_stream(Priority.LOW)
+        seconds, _ = map(int, await each.redis.call("TIME"))
+        entry_id = f"{seconds * 1000 - 6000}-0"
+        await each.redis.call("XADD", low, entry_id, "task_id", "old", "action", "{}")
+        await take_entries(each)
+        claim = ("XCLAIM", low, WORK_GROUP, GIVEN_BACK, 0, entry_id)
+        await each.redis.call(*claim)
+        await each.submit_and_deliver(priority=Priority.HIGH)
+        assert await delivered(each, Priority.HIGH) == []
 
 
 # Many.

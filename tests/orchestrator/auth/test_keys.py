@@ -137,12 +137,12 @@ def test_a_file_that_is_not_there_or_too_large_says_so(tmp_path: Path) -> None:
     assert complaint(large) == f"auth.jwt.key_file: has more than {LARGEST_FILE} bytes"
 
 
-@pytest.mark.parametrize("content", [b"", b"short", b"a" * 64, b"changeme" * 8, b"x" * 31])
-def test_a_secret_that_is_short_or_easily_guessed_is_refused_in_a_file_too(
+@pytest.mark.parametrize("content", [b"", b"short", b"changeme" * 8, b"x" * 31])
+def test_a_secret_that_is_short_or_well_known_is_refused_in_a_file_too(
     tmp_path: Path, content: bytes
 ) -> None:
     line = complaint(from_file(tmp_path, content, "HS256"))
-    assert "must have at least 32 bytes" in line or "is easily guessed" in line
+    assert "must have at least 32 bytes" in line or "is out of a manual" in line
 
 
 def test_a_public_key_never_serves_as_a_secret(tmp_path: Path) -> None:
