@@ -93,13 +93,14 @@ class Submissions:
             # Told as ended, their tenants stand in line by their newest terms.
             touched = [(action.session, action.task_id) for action in contested]
             moved = await self._turns.take(**_places(made), ended=touched)
-            if made or moved.tasks:
+            if made:
                 continue
-            contested = [action for action, why in refused if why.are_arriving]
-            pause = next(pauses, None)
+            if not moved.tasks:
+                contested = [action for action, why in refused if why.are_arriving]
+            pause = next(pauses, None)  # so many times at the most: what moves may be others'
             if not contested or pause is None:
                 break
-            await asyncio.sleep(pause)  # for what other instances have begun
+            await asyncio.sleep(0 if moved.tasks else pause)  # for what other instances have begun
         return [outcomes[action.task_id] for action in actions]
 
     async def _try_to_submit(
