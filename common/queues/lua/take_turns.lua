@@ -123,7 +123,9 @@ local function deliver(member, level)
   elseif facts[6] == facts[4] then  -- a newer attempt has begun without it
     return false
   end
-  local deadline = tonumber(facts[5]) or now + tonumber(facts[3])
+  local moment = redis.call('TIME')  -- that of its entry: others went before it in this call
+  local entered = tonumber(moment[1]) * 1000 + math.floor(tonumber(moment[2]) / 1000)
+  local deadline = tonumber(facts[5]) or entered + tonumber(facts[3])
   local entry = redis.call('XADD', STREAMS[level], '*', 'task_id', task_id,
     'action', facts[2] .. whole(deadline) .. '}')
   redis.call('HSET', task, 'deadline', whole(deadline), 'entry', entry, 'delivered', facts[4])
