@@ -258,7 +258,7 @@ async def test_a_quiet_connection_is_not_taken_for_a_dead_one(
 
 
 async def answers(each: Stores) -> bool:
-    """Whether Redis is there, as far as the pool knows: it looks away for a moment after a fault."""
+    """Whether Redis is there, as far as the pool knows: after a fault it looks away a moment."""
     try:
         await each.redis.call("PING")
     except RedisUnavailable:
