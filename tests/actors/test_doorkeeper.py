@@ -89,6 +89,7 @@ async def test_of_many_who_come_at_once_as_many_are_let_in_as_may(
         assert sum(let_in) == 20
         one.go(*first)
         other.go(*second)
+        await asyncio.gather(one.keeper.ask(Settle()), other.keeper.ask(Settle()))
         assert await one.come(*places(21, 20)) + await other.come(*places(1, 20)) == 20
 
 
