@@ -19,7 +19,7 @@ from common.queues.work import TakenEntry
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY = 0.25  # seconds; deadlines and grace periods are noticed within one second
-DUE_BATCH = 250  # of each shard; where more is due, the next look follows at once
+DUE_BATCH = 16  # of each shard; where more is due, the next look follows at once
 WORN_OUT_EVERY = 1.0
 BACKLOG_FIRST = 2.0  # seconds; what workers have reported may say that a task is not worn out
 BEAT_EVERY = 3.0
@@ -86,7 +86,12 @@ class HousekeeperActor(LoopActor):
         due = await self._due.take(DUE_BATCH)
         failpoint("housekeeper.after_take")
         looks = dict(zip(due, await self._watch.look(due), strict=True))
-        await self._each(lambda each: self._follow(looks[each]), due)
+        try:
+            await self._follow(list(looks.values()))
+        except TemporaryError:
+            raise
+        except Exception:  # noqa: BLE001  # one spoils it for all; alone, each shows if it is it
+            await self._each(lambda each: self._follow([looks[each]]), due)
         failpoint("housekeeper.after_check")
         self._counters.tasks_in_line = (await self._stores.turns.take()).in_line
         if self._is_time("beat", BEAT_EVERY):
@@ -120,10 +125,11 @@ class HousekeeperActor(LoopActor):
         self._next[what] = now + every
         return True
 
-    async def _follow(self, look: Look) -> None:
-        ended = await self._watch.follow(look)
-        if ended is not None:
-            log.info("task.tidied", task_id=look.due.task_id, status=ended)
+    async def _follow(self, looks: Sequence[Look]) -> None:
+        await self._watch.follow(looks)
+        for look in looks:
+            if look.ended_as is not None:
+                log.info("task.tidied", task_id=look.due.task_id, status=look.ended_as)
 
     def _is_worn_out(self, taken: TakenEntry) -> bool:
         """Above `max_attempts`, or at it and untouched past the visibility timeout (section 5)."""

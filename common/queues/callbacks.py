@@ -179,6 +179,7 @@ class CallbackQueue:
     async def _follow_up(self, done: Iterable[tuple["_SessionBatch", Any]]) -> None:
         """Notes what became of each callback, and sees to gaps and ends of tasks."""
         looks: list[Command] = []
+        stopped: list[tuple[SessionKey, TaskId, str]] = []
         ended: list[Place] = []
         released: list[Place] = []
         for batch, (outcomes, gaps, ends, retries, turns) in done:
@@ -190,13 +191,14 @@ class CallbackQueue:
             released += [(batch.session, TaskId(each.decode())) for each in turns]
             for task_id, gap_at, end in zip(batch.task_ids, gaps, ends, strict=True):
                 if end == ENDED_HERE:
-                    await self._ends.tell_workers(batch.session, task_id, "The task has ended.")
+                    stopped.append((batch.session, task_id, "The task has ended."))
                 if end:
                     ended.append((batch.session, task_id))
                 elif gap_at:
                     looks.append(self._due.look_at(batch.session, task_id, gap_at))
         for result in await self._redis.batch(looks):
             unwrap(result)
+        await self._ends.tell_workers(stopped)
         await self._ends.tidy(ended, released=released)
 
     def _command(self, batch: "_SessionBatch") -> Command:

@@ -1,6 +1,6 @@
 """What is left to do when a task is stopped, or has ended: outside its session's own slot."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import orjson
 
@@ -27,13 +27,14 @@ class Ends:
         self._turns = turns
         self._ttl = int(ttl)  # seconds for which an ended task can be asked about
 
-    async def tell_workers(self, session: SessionKey, task_id: TaskId, reason: str) -> None:
-        """Sets the cancel key and says so on the control channel (section 5, Cancel)."""
-        for result in await self._redis.batch(self.cancellation(session, task_id, reason)):
+    async def tell_workers(self, stopped: Iterable[tuple[SessionKey, TaskId, str]]) -> None:
+        """Sets the cancel key of each task, with the reason, and says so on the control channel
+        (section 5, Cancel)."""
+        commands = [command for each in stopped for command in self._cancellation(*each)]
+        for result in await self._redis.batch(commands):
             unwrap(result)
 
-    def cancellation(self, session: SessionKey, task_id: TaskId, reason: str) -> list[Command]:
-        """The commands that tell the workers to stop a task."""
+    def _cancellation(self, session: SessionKey, task_id: TaskId, reason: str) -> list[Command]:
         message = {
             "type": "cancel",
             "task_id": task_id,

@@ -136,13 +136,7 @@ class TaskStore:
         reason: str,
         released: Sequence[TaskId],
     ) -> None:
-        told = [
-            command
-            for task_id in stopped
-            for command in self._ends.cancellation(session, task_id, reason)
-        ]
-        for result in await self._redis.batch(told):
-            unwrap(result)
+        await self._ends.tell_workers((session, task_id, reason) for task_id in stopped)
         await self._ends.tidy(
             [
                 (session, task_id)

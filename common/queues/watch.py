@@ -17,7 +17,7 @@ from common.queues.scripts import CHECK_TASK, FAIL_TASK, Command
 from common.queues.session_calls import SessionCalls
 from common.queues.task_records import session_named
 from common.queues.tasks import TaskStore
-from common.queues.turns import Turns
+from common.queues.turns import Place, Turns
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +36,19 @@ class Look:
     reason: str = ""
     released: Sequence[TaskId] = ()
     interrupts: Sequence[TaskId] = ()
+
+    @property
+    def place(self) -> Place:
+        return (self.due.session, self.due.task_id)
+
+    @property
+    def ended_as(self) -> TaskStatus | None:
+        """How the task ended; None if it goes on."""
+        return TaskStatus(self.status.decode()) if self.state == b"ended" else None
+
+    @property
+    def why_stopped(self) -> str:
+        return self.reason or self.status.decode()
 
 
 class TaskWatch:
@@ -64,7 +77,9 @@ class TaskWatch:
 
     async def check(self, due: DueTask) -> TaskStatus | None:
         """Looks at one task, and does what follows. Says how it ended, if it has."""
-        return await self.follow((await self.look([due]))[0])
+        looks = await self.look([due])
+        await self.follow(looks)
+        return looks[0].ended_as
 
     async def look(self, due: Sequence[DueTask]) -> list[Look]:
         """Ends what time demands to be ended; all in one go, so that many due at once are in time.
@@ -82,41 +97,46 @@ class TaskWatch:
             *(due.task_id, self._gap_timeout_ms, NEXT_IN_LINE_MS, FURTHER_BEHIND_MS),
         )
 
-    async def follow(self, look: Look) -> TaskStatus | None:
-        """Does what a look calls for outside the task's session. Says how it ended, if it has."""
-        place = (look.due.session, look.due.task_id)
-        released = [(look.due.session, task_id) for task_id in look.released]
-        match look.state:
-            case b"unseen":
-                return None
-            case b"gone":
-                await self._turns.take(ended=[place])
-                gone = ("DEL", self._keys.task_session(look.due.task_id))
-                await self._redis.batch([gone, self._due.forget(*place)])
-            case b"ended":
-                ended = TaskStatus(look.status.decode())
-                if ended is not TaskStatus.COMPLETED:
-                    await self._ends.tell_workers(*place, look.reason or ended)
-                await self._ends.tidy([place], released=released)
-                return ended
-            case b"undelivered":
-                failpoint("watch.undelivered")
-                await self._turns.take(entered=[place])
-                await self._settle(look)
-            case b"unheld":
-                await self._turns.take(held=[place])
-                await self._settle(look)
-            case _:
-                await self._settle(look)
-        return None
+    async def follow(self, looks: Sequence[Look]) -> None:
+        """Does what looks call for outside their tasks' sessions, for all of them in a few steps.
 
-    async def _settle(self, look: Look) -> None:
-        """For a task that goes on: what its state calls for, and when to look again."""
-        session, task_id = look.due.session, look.due.task_id
-        if look.status == b"cancelling":
-            await self._ends.tell_workers(session, task_id, look.reason)
-        await self._tasks.interrupt(session, look.interrupts)
-        await self._redis.batch([self._due.settle(look.due, look.next_look)])
+        What is due is settled last, so that whatever a crash leaves undone is looked at again.
+        """
+        by_state: dict[bytes, list[Look]] = {}
+        for look in looks:
+            by_state.setdefault(look.state, []).append(look)
+        gone, ended = by_state.pop(b"gone", []), by_state.pop(b"ended", [])
+        undelivered, unheld = by_state.get(b"undelivered", []), by_state.get(b"unheld", [])
+        by_state.pop(b"unseen", None)
+        going_on = [look for some in by_state.values() for look in some]
+
+        stopped = [look for look in ended if look.ended_as is not TaskStatus.COMPLETED]
+        stopped += [look for look in going_on if look.status == b"cancelling"]
+        await self._ends.tell_workers([(*each.place, each.why_stopped) for each in stopped])
+        await self._ends.tidy(
+            [each.place for each in ended],
+            released=[(each.due.session, freed) for each in ended for freed in each.released],
+        )
+        if undelivered or unheld or gone:
+            failpoint("watch.undelivered")
+            await self._turns.take(
+                entered=[each.place for each in undelivered],
+                held=[each.place for each in unheld],
+                ended=[each.place for each in gone],
+            )
+        for each in going_on:
+            await self._tasks.interrupt(each.due.session, each.interrupts)
+        await self._settle(gone, going_on)
+
+    async def _settle(self, gone: Sequence[Look], going_on: Sequence[Look]) -> None:
+        """No look is due at what is gone; the others are looked at again in time."""
+        commands: list[Command] = []
+        for each in gone:
+            commands.append(("DEL", self._keys.task_session(each.due.task_id)))
+            commands.append(self._due.forget(*each.place))
+        commands += [self._due.settle(each.due, each.next_look) for each in going_on]
+        for result in await self._redis.batch(commands):
+            unwrap(result)
 
     async def fail(self, task_id: TaskId, error_type: str, message: str) -> bool:
         """Ends a task as failed. False if it had ended for another reason, or is gone."""
@@ -132,7 +152,7 @@ class TaskWatch:
                 *(task_id, error_type, message),
             )
         )
-        await self._ends.tell_workers(session, task_id, error_type)
+        await self._ends.tell_workers([(session, task_id, error_type)])
         freed = [(session, each) for each in _ids(released)]
         await self._ends.tidy([(session, task_id)], released=freed)
         return bool(ended)

@@ -79,7 +79,7 @@ async def test_a_task_that_cannot_be_looked_at_keeps_no_other_waiting(
         broken = await running.stores.submit(OTHER_SESSION)
         await make_due(running, healthy)
         await make_due(running, broken, OTHER_SESSION)
-        with armed("watch.undelivered=raise:1"):
+        with armed("watch.undelivered=raise:2"):  # with the healthy one, and then by itself
             ref = begin(running)
 
             async def ended() -> bool:

@@ -17,7 +17,7 @@ async def test_workers_are_told_by_key_and_by_channel(
     await listener.subscribe(stores.keys.control)
     assert (await listener.get_message(timeout=5))["type"] == "subscribe"
 
-    await stores.ends.tell_workers(SESSION, task_id, "enough")
+    await stores.ends.tell_workers([(SESSION, task_id, "enough")])
 
     heard = orjson.loads((await listener.get_message(timeout=5))["data"])
     assert heard == {
