@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from actors.mailbox import dead_letters
 from tests.support import canary
 from tests.support.figures import FIGURES
 from tests.support.needs import NOT_RUN
@@ -25,6 +26,14 @@ def redis_server() -> Iterator[RedisServer]:
 def prefix() -> str:
     """A fresh key prefix, so that tests cannot see each other's keys."""
     return f"t-{secrets.token_hex(6)}:"
+
+
+@pytest.fixture(autouse=True)
+def no_late_lines() -> Iterator[None]:
+    """Dead letters are told up to a second later, on a loop that all tests of a process share: what
+    one test has not told by its end must not stand in the log that another one captures."""
+    yield
+    dead_letters._unlogged.clear()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
