@@ -1,10 +1,12 @@
 """What every test may ask for: a real Redis server, and a key prefix of its own in it."""
 
+import asyncio
 import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tornado.ioloop import IOLoop
 
 from tests.support import canary
 from tests.support.figures import FIGURES
@@ -19,6 +21,23 @@ def redis_server() -> Iterator[RedisServer]:
     """One server for all tests; a test that stops or kills Redis starts a `RedisServer` itself."""
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def io_loop() -> Iterator[IOLoop]:
+    """A loop of its own for each test (pytest-tornasync runs it in this one), so that nothing which
+    an earlier one left running can end up in it."""
+    loop = IOLoop(make_current=False)
+    yield loop
+    loop.run_sync(_end_what_is_left)
+    loop.close(all_fds=True)
+
+
+async def _end_what_is_left() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 @pytest.fixture

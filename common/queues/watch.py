@@ -106,7 +106,7 @@ class TaskWatch:
         for look in looks:
             by_state.setdefault(look.state, []).append(look)
         gone, ended = by_state.pop(b"gone", []), by_state.pop(b"ended", [])
-        undelivered, unheld = by_state.get(b"undelivered", []), by_state.get(b"unheld", [])
+        undelivered = by_state.get(b"undelivered", [])
         by_state.pop(b"unseen", None)
         going_on = [look for some in by_state.values() for look in some]
 
@@ -117,11 +117,10 @@ class TaskWatch:
             [each.place for each in ended],
             released=[(each.due.session, freed) for each in ended for freed in each.released],
         )
-        if undelivered or unheld or gone:
+        if undelivered or gone:
             failpoint("watch.undelivered")
             await self._turns.take(
                 entered=[each.place for each in undelivered],
-                held=[each.place for each in unheld],
                 ended=[each.place for each in gone],
             )
         for each in going_on:

@@ -1,8 +1,10 @@
 """What tenants use, by day: each task counts once."""
 
+from datetime import date, timedelta
 from typing import Any
 
 from common.domain.ids import TenantId
+from common.queues.usage import EPOCH
 from tests.support.redis_server import RedisServer
 from tests.support.stores import ACME, SESSION, STARTED, Stores, stores
 
@@ -22,15 +24,16 @@ DONE = (1, 2, "completed", {"response": "", "usage": USAGE})
 
 async def today(stores: Stores, tenant_id: str = ACME) -> dict[str, Any]:
     """What has been used; the tests' only day is whatever Redis calls it."""
-    keys = await stores.redis.call("KEYS", stores.keys.usage(TenantId(tenant_id), "*"))
-    dates = {key.decode().rpartition(":")[2] for key in keys}
-    assert len(dates) <= 1
-    return dict(await stores.usage.of(TenantId(tenant_id), dates.pop() if dates else "2026-01-31"))
+    keys = await stores.redis.call("KEYS", f"{stores.keys.prefix}usage:*")
+    days = {int(key.decode().rpartition(":")[2]) for key in keys}
+    assert len(days) <= 1
+    day = EPOCH + timedelta(days=days.pop() if days else 0)
+    return dict(await stores.usage.of(TenantId(tenant_id), day))
 
 
 async def test_nothing_is_known_of_other_days(redis_server: RedisServer, prefix: str) -> None:
     async with stores(redis_server.url, prefix) as each:
-        assert await each.usage.of(ACME, "1999-12-31") == NOTHING
+        assert await each.usage.of(ACME, date(1999, 12, 31)) == NOTHING
 
 
 async def test_a_task_counts_once_however_often_it_is_told(
@@ -79,5 +82,5 @@ async def test_what_is_no_amount_is_not_counted(redis_server: RedisServer, prefi
 async def test_a_day_is_kept_for_ninety_days(redis_server: RedisServer, prefix: str) -> None:
     async with stores(redis_server.url, prefix) as each:
         await each.submit_and_deliver()
-        (key,) = await each.redis.call("KEYS", each.keys.usage(ACME, "*"))
+        (key,) = await each.redis.call("KEYS", f"{prefix}usage:*")
         assert 90 * 86400 - 5 <= await each.ttl(key.decode()) <= 90 * 86400
