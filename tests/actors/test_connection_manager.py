@@ -12,7 +12,7 @@ from common.domain.ids import SessionId, SessionKey, TenantId, new_id
 from common.domain.resume import Published, ResumeRequest
 from common.failpoints import Injected, armed
 from common.queues.bridge import Heard, Resubscribed
-from tests.actors.instance import Instance, RecordingTransport, instance
+from tests.actors.instance import WITHIN, Instance, RecordingTransport, instance
 from tests.support.redis_server import RedisServer
 from tests.support.stores import ACME, OTHER_SESSION, SESSION, key_of
 
@@ -28,7 +28,7 @@ async def listeners(running: Instance, session: SessionKey = SESSION) -> int:
 
 async def unheard(running: Instance, session: SessionKey = SESSION) -> None:
     """Returns once nobody is subscribed to a session any more."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WITHIN):
         while await listeners(running, session):
             await asyncio.sleep(0.01)
 
@@ -114,14 +114,15 @@ async def test_a_broadcast_reaches_a_tenant_or_some_of_its_sessions(
 async def test_a_session_that_was_left_is_listened_to_for_a_moment_longer(
     redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.connection_manager.LINGER", 0.05)
     async with instance(redis_server.url, prefix) as running:
         first, _ = await running.connect()
         second, _ = await running.connect()
-        await running.leave(first)
-        assert await listeners(running) == 1
-        await running.leave(second)
-        await unheard(running)
+        with monkeypatch.context() as hurried:
+            hurried.setattr("actors.connection_manager.LINGER", 0.05)
+            await running.leave(first)
+            assert await listeners(running) == 1
+            await running.leave(second)
+            await unheard(running)
         _, again = await running.connect()
         await running.push(1)
         await again.offset(1)
@@ -130,12 +131,12 @@ async def test_a_session_that_was_left_is_listened_to_for_a_moment_longer(
 async def test_who_comes_back_at_once_keeps_the_subscription(
     redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.connection_manager.LINGER", 0.05)
     async with instance(redis_server.url, prefix) as running:
         ref, _ = await running.connect()
+        monkeypatch.setattr("actors.connection_manager.LINGER", 0.5)
         await running.leave(ref)
         _, transport = await running.connect()
-        await asyncio.sleep(0.1)  # longer than it would have lingered
+        await asyncio.sleep(0.6)  # longer than it would have lingered
         assert await listeners(running) == 1
         await running.push(1)
         await transport.offset(1)
@@ -144,12 +145,24 @@ async def test_who_comes_back_at_once_keeps_the_subscription(
 async def test_listening_for_somebody_who_never_comes_ends(
     redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.connection_manager.LINGER", 0.05)
+    monkeypatch.setattr("actors.connection_manager.LINGER", 60.0)
     async with instance(redis_server.url, prefix) as running:
         await running.listen()
-        await running.listen()
         assert await listeners(running) == 1
+        monkeypatch.setattr("actors.connection_manager.LINGER", 0.05)
+        await running.manager.ask(Listen(SESSION))  # from now on it lingers for that long only
         await unheard(running)
+
+
+async def test_a_subscription_that_takes_long_to_confirm_is_not_given_up(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.connection_manager.LINGER", 0.01)
+    with RedisServer() as server:
+        async with instance(server.url, prefix) as running:
+            await running.stores.redis.call("CLIENT", "PAUSE", 300)
+            listening: Listening = await running.manager.ask(Listen(SESSION))
+            await listening.confirmed
 
 
 async def test_who_comes_after_the_listening_ended_misses_nothing(
@@ -208,6 +221,7 @@ async def test_all_are_closed_when_the_instance_stops(
         gone, _ = await running.connect(OTHER_SESSION)
         gone.stop()
         assert await running.manager.ask(CloseAll(1012, "stops")) >= 1
+        await first.close_code()
         assert first.closed == (1012, "stops")
 
 

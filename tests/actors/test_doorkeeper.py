@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from actors import doorkeeper
-from actors.doorkeeper import DoorkeeperActor, Enter, Settle
+from actors.doorkeeper import DoorkeeperActor, Enter, Renew, Settle
 from actors.loop_actor import LoopRef
 from actors.restart_policy import RestartPolicy
 from actors.supervisor import ChildSpec, SupervisorActor
@@ -29,7 +30,7 @@ class Door:
     """A doorkeeper under supervision, and what it looks after."""
 
     def __init__(self, url: str, prefix: str) -> None:
-        self.redis, self.keys = Redis(url, socket_timeout=0.5), Keys(prefix)
+        self.redis, self.keys = Redis(url), Keys(prefix)
         self.handshakes = BadHandshakes(self.redis, self.keys, 2)
         self.connections = Connections(self.redis, self.keys, self.handshakes)
         self.supervisor = SupervisorActor.start(
@@ -174,3 +175,32 @@ async def test_while_redis_is_away_nobody_is_let_in_and_afterwards_all_is_as_bef
 
         await eventually(is_as_before)
         assert await one.come(*places(2, 3)) == 1
+
+
+async def test_an_outage_is_told_once_for_each_of_what_it_means_whichever_comes_first(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pause in ("RENEW_EVERY", "RENEW_AGAIN"):
+        monkeypatch.setattr(doorkeeper, pause, 3600.0)  # it renews when the test says so
+    both = ["bad_handshakes.counted_alone", "leases.not_renewed"]
+    async with Proxy(redis_server.port) as proxy, door(proxy.url, prefix) as one:
+        assert await one.come(*places(1, 1)) == 1
+        for outage in (both, both[::-1]):
+            await proxy.refuse()
+            with capture_logs() as lines:
+                for line in 2 * outage:
+                    if line == both[0]:
+                        one.handshakes.count(HOME)
+                    await one.keeper.ask(Settle() if line == both[0] else Renew())
+            assert [line["event"] for line in lines if line["event"] in both] == outage
+            await proxy.heal()
+            await eventually(lambda: is_reachable(one))
+            await one.keeper.ask(Renew())
+
+
+async def is_reachable(one: Door) -> bool:
+    try:
+        await one.counted()
+    except RedisUnavailable:
+        return False
+    return True

@@ -22,6 +22,7 @@ from tests.support.stores import OTHER_SESSION, SESSION
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks follow each other at once, so that a test need not wait for them."""
     monkeypatch.setattr("actors.housekeeper.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("actors.housekeeper.BACKLOG_FIRST", 0.0)
     monkeypatch.setattr("actors.housekeeper.WORN_OUT_EVERY", 0.05)
     monkeypatch.setattr("actors.housekeeper.BEAT_EVERY", 0.05)
     monkeypatch.setattr("common.queues.work.SCAN_MS", 20)

@@ -241,8 +241,9 @@ async def test_ten_thousand_actors_come_and_go_and_leave_nothing() -> None:
     for _ in range(2):
         refs = [SlowDiary.start([]) for _ in range(5_000)]
         assert len(asyncio.all_tasks()) == tasks
-        assert len(await asyncio.gather(*[ref.ask("read") for ref in refs])) == 5_000
-        await asyncio.gather(*[ref.stop() for ref in refs])
+        asked = [ref.ask("read", timeout=None) for ref in refs]
+        assert len(await asyncio.gather(*asked)) == 5_000
+        await asyncio.gather(*[ref.stop(timeout=None) for ref in refs])
         await settled()
         assert len(asyncio.all_tasks()) == tasks
     assert pykka.ActorRegistry.get_all() == []

@@ -15,7 +15,7 @@ from common.domain.ids import new_id
 from common.failpoints import armed
 from config.settings import CallbackSettings, ExecutionSettings
 from orchestrator.schemas import Schemas
-from tests.actors.instance import Instance, instance
+from tests.actors.instance import WITHIN, Instance, instance
 from tests.support.redis_server import RedisServer
 from tests.support.stores import ACME, SESSION
 
@@ -48,7 +48,7 @@ class Pushing:
 
     async def finished(self) -> None:
         """Returns once nothing is left in the stream."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WITHIN):
             while sum(await self.running.stores.pushes.stream.waiting()):
                 await asyncio.sleep(0.01)
 

@@ -291,7 +291,7 @@ async def test_a_flood_of_failures_reaches_a_supervisor_whose_mailbox_is_full() 
         ]
         for ref in refs:
             ref.tell("fail")
-        await asyncio.gather(*[ref.ask("read") for ref in refs])
+        await asyncio.gather(*[ref.ask("read", timeout=None) for ref in refs])
         assert supervisor.totals() == Totals(
             alive=51, restarts=50, failures=50, failed=0, restarting=0
         )

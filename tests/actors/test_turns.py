@@ -64,7 +64,7 @@ async def test_a_flood_does_not_starve_the_loop() -> None:
     ref, ticks = Flooded.start(), 0
     for n in range(9_999):
         ref.tell(n)
-    done = ref.ask("done")
+    done = ref.ask("done", timeout=None)
     while not done.done():
         ticks += 1
         await asyncio.sleep(0)
@@ -79,7 +79,7 @@ async def test_an_async_handler_that_never_waits_does_not_starve_the_loop_either
     ref, ticks = Busy.start(), 0
     for n in range(500):
         ref.tell(n)
-    done = ref.ask("done")
+    done = ref.ask("done", timeout=None)
     while not done.done():
         ticks += 1
         await asyncio.sleep(0)

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import chaos
 
 
+@pytest.mark.alone
 def test_a_short_run_is_clean_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

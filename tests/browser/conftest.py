@@ -26,6 +26,7 @@ FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
     *("--disable-quic", "--no-first-run", "--disable-component-update", "--disable-sync"),
 ]
+PATIENCE = 30_000  # milliseconds; what should happen happens in a few seconds
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 collect_ignore_glob = left_out(
     __file__, packages=["playwright"], programs=("chromium", "chromium-browser")
@@ -36,8 +37,9 @@ collect_ignore_glob = left_out(
 # open, and no asynchronous test can run beside it: so it ends with this package.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)  # the context's own is for everything else
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -67,9 +69,9 @@ def wire(shared_service: Service) -> Iterator[Wire]:
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A browser that has been nowhere yet, and is impatient."""
+    """A browser that has been nowhere yet."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE)
     yield context
     context.close()
 

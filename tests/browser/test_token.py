@@ -75,7 +75,10 @@ def test_who_may_not_is_told_so_and_tries_no_further(
         (token("demo", scope="push"), "demo", "is not open to you"),
     ):
         before = len(opened)
-        enter(page, shown, tenant)
+        with page.expect_websocket() as opening:
+            enter(page, shown, tenant)
+        if not opening.value.is_closed():
+            opening.value.wait_for_event("close")
         expect(page.locator("#connection")).to_have_attribute("data-state", "stopped")
         expect(page.locator("#alert")).to_contain_text(words)
         assert len(opened) == before + 1
@@ -84,7 +87,7 @@ def test_who_may_not_is_told_so_and_tries_no_further(
 def test_a_token_that_expires_is_told_of(context: BrowserContext, guarded_service: Service) -> None:
     page = context.new_page()
     page.goto(guarded_service.url)
-    enter(page, token("demo", expires_in=2))
+    enter(page, token("demo", expires_in=5))
     expect(page.locator("#connection")).to_have_attribute("data-state", "open")
     expect(page.locator("#alert")).to_contain_text("has expired")
     expect(page.locator("#connection")).to_have_attribute("data-state", "stopped")

@@ -54,6 +54,14 @@ def test_a_traceback_is_cut_at_its_beginning_and_other_text_at_its_end() -> None
     assert len(event["exception"]) < 8300
 
 
+@pytest.mark.parametrize("name", ["exception", "traceback", "stack"])
+def test_what_stands_for_a_traceback_and_is_none_is_cut_like_any_value(name: str) -> None:
+    assert bounded({name: None}) == {name: None}
+    value = bounded({name: ["first" + "." * 100_000]})[name]
+    assert value[0].startswith("first")
+    assert len(value[0]) < 1100
+
+
 def test_what_cannot_be_seen_is_written_as_its_code() -> None:
     assert visible("a\nb\x1b\u2028\u202e") == "a\\nb\\x1b\\u2028\\u202e"
     assert visible("Grüße, 世界 🌍") == "Grüße, 世界 🌍"

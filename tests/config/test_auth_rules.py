@@ -2,7 +2,8 @@
 
 import pytest
 
-from config.auth_rules import weak_secret
+from config.auth_rules import has_static_key, is_secret, weak_secret
+from config.sections import JwtSettings
 from tests.support.configuration import mistakes_of, settings_of
 
 RANDOM = "9b1c4d7e0f2a58636b7d8c9a0e1f2b3c4d5e6f708192a3b4c5d6e7f809182736"
@@ -123,6 +124,29 @@ def test_random_secrets_are_strong_in_every_spelling() -> None:
         b"9f3a" * 7 + b"b1c7",
     ):
         assert weak_secret(secret, ["HS256"]) is None
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "is_one"),
+    [
+        (("HS256",), True),
+        (("HS512", "HS384"), True),
+        (("HS256", "RS256"), False),
+        (("EdDSA",), False),
+        ((), False),
+    ],
+)
+def test_a_key_is_a_secret_where_tokens_are_signed_with_nothing_else(
+    algorithms: tuple[str, ...], is_one: bool
+) -> None:
+    assert is_secret(JwtSettings(algorithms=algorithms)) is is_one
+
+
+def test_a_key_is_static_where_it_is_configured_itself() -> None:
+    assert has_static_key(JwtSettings(key="k"))
+    assert has_static_key(JwtSettings(key_file="k"))
+    for elsewhere in (JwtSettings(), JwtSettings(jwks_file="k"), JwtSettings(jwks_url="k")):
+        assert not has_static_key(elsewhere)
 
 
 @pytest.mark.parametrize("tenant_id", ["''", "a:b", "'**'", "a b", "'{a}'"])

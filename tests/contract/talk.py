@@ -2,22 +2,20 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import orjson
+from redis import exceptions
+from websockets.asyncio.client import ClientConnection
 
+from tests.support.client import Address, Frame, next_frame
+from tests.support.fake_executor import FakeExecutor, TakenTask
 from tests.support.redis_server import RedisServer
-from tests.support.service import (
-    Address,
-    FakeExecutor,
-    Frame,
-    Running,
-    TakenTask,
-    running_service,
-)
+from tests.support.service import Running, running_service
 
 WITHIN = 20.0  # seconds; what should happen happens in a fraction of one
+PRIORITIES = ("high", "normal", "low")
 
 Value = TypeVar("Value")
 
@@ -60,6 +58,25 @@ class Talk:
         await self.executor.report(task, "started")
         await self.handled(task)
         return task
+
+    async def add_deltas(self, task: TakenTask, seqs: Iterable[int], data: bytes) -> None:
+        """Adds many deltas of its first attempt at once, and waits until they are handled."""
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            for seq in seqs:
+                pipeline.xadd(
+                    task.action["callback_stream"],
+                    {
+                        "task_id": task.task_id,
+                        "tenant_id": task.action["tenant_id"],
+                        "session_id": task.action["session_id"],
+                        "attempt": 1,
+                        "seq": seq,
+                        "type": "delta",
+                        "data": data,
+                    },
+                )
+            await pipeline.execute()
+        await self.handled(task)
 
     async def handled(self, task: TakenTask) -> None:
         """Returns once no callback waits to be handled: the stream is empty."""
@@ -115,6 +132,18 @@ class Talk:
         return int(seconds) * 1000 + int(micros) // 1000
 
     @contextlib.asynccontextmanager
+    async def joined(
+        self, session: str = "acme/s-1", **query: Any
+    ) -> AsyncIterator[ClientConnection]:
+        """A connection that has its acknowledgement: it is told of all that happens from now on.
+
+        Before that it may miss what the test does meanwhile: it joins on its own time.
+        """
+        async with self.service.connect(session, **query) as socket:
+            assert (await next_frame(socket))["type"] == "connection_ack"
+            yield socket
+
+    @contextlib.asynccontextmanager
     async def control(self) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
         """Listens on `P`+`control`; what is yielded awaits the next message."""
         async with self.redis.pubsub() as channel:
@@ -144,7 +173,34 @@ async def talk(redis_server: RedisServer, prefix: str, **overrides: Any) -> Asyn
         running_service(redis_server.url, prefix, **overrides) as service,
         FakeExecutor(redis_server.url, prefix) as executor,
     ):
+        for priority in PRIORITIES:
+            await until_there_is_a_group(executor, priority)
         yield Talk(service, executor, redis_server.url)
+
+
+@contextlib.asynccontextmanager
+async def talk_to_two(
+    redis_server: RedisServer, prefix: str, **overrides: Any
+) -> AsyncIterator[tuple[Talk, Running]]:
+    """The same, and another instance beside it."""
+    async with (
+        talk(redis_server, prefix, **overrides) as each,
+        running_service(redis_server.url, prefix, **overrides) as other,
+    ):
+        yield each, other
+
+
+async def until_there_is_a_group(executor: FakeExecutor, priority: str) -> None:
+    """An instance that is ready makes the group of workers as soon as it comes to it."""
+
+    async def is_there() -> bool:
+        try:
+            found = await executor.redis.xinfo_groups(executor.stream(priority))
+        except exceptions.ResponseError:  # there is no stream yet
+            return False
+        return executor.GROUP.encode() in {group["name"] for group in found}
+
+    await until(is_there)
 
 
 async def replayed(service: Address, session: str = "acme/s-1", **query: Any) -> list[Frame]:

@@ -3,8 +3,8 @@
 import orjson
 
 from tests.contract.talk import talk
+from tests.support.client import frames_until, next_frame
 from tests.support.redis_server import RedisServer
-from tests.support.service import frames_until, next_frame
 
 
 async def test_5_2_and_5_12_a_plain_connection_to_redis_is_all_that_an_executor_needs(
@@ -98,7 +98,7 @@ async def test_5_16_progress_out_of_bounds_cannot_be_read(
 async def test_5_17_typing_passes_by_and_takes_its_seq(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with talk(redis_server, prefix) as each, each.service.connect() as socket:
+    async with talk(redis_server, prefix) as each, each.joined() as socket:
         task = await each.started()
         await frames_until(socket, "task_update")
         await each.executor.report(task, "typing")

@@ -5,8 +5,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.contract.talk import replayed, talk
+from tests.support.client import close_code, frames_until, next_frame, say
 from tests.support.redis_server import RedisServer
-from tests.support.service import close_code, frames_until, next_frame, running_service, say
+from tests.support.service import running_service
 
 
 async def test_4_1_the_query_names_the_user_where_to_resume_and_how(

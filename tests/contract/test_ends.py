@@ -11,13 +11,14 @@ import pytest
 
 from common.domain.ids import TaskId
 from common.domain.tasks import Submitted
-from tests.contract.talk import Talk, talk, until
+from tests.contract.talk import Talk, talk, talk_to_two, until
+from tests.support.client import frames_until, next_frame
+from tests.support.fake_executor import TakenTask
 from tests.support.redis_server import RedisServer
-from tests.support.service import TakenTask, frames_until, next_frame, running_service
 from tests.support.stores import key_of, message, stores
 
 NOTICED = 1000  # ms, as the contract says
-SLACK = 1000  # ms, for a machine that has much else to do
+GRACE = 1500  # ms; a cancellation is seen under way before that
 DAY = 86_400
 
 
@@ -37,15 +38,16 @@ async def told_to_stop(each: Talk, task: TakenTask) -> bytes:
     return bytes(reason)
 
 
+@pytest.mark.alone
 async def test_5_35_and_5_41_a_deadline_is_noticed_within_a_second_and_told_to_the_worker(
     redis_server: RedisServer, prefix: str
 ) -> None:
     async with talk(redis_server, prefix) as each, each.control() as heard:
-        task = await each.started(timeout=1)
+        task = await each.started(timeout=3)
         await each.executor.report(task, "delta", {"text": "so far"})
         status = await each.service.task_ended(task.task_id)
         late_by = unix_ms(status["finished_at"]) - task.action["deadline"]
-        assert 0 <= late_by <= NOTICED + SLACK
+        assert 0 <= late_by <= NOTICED
         assert status["status"] == "timeout"
         assert status["result"] == {"response": "so far", "partial": True}
         await told_to_stop(each, task)
@@ -55,6 +57,7 @@ async def test_5_35_and_5_41_a_deadline_is_noticed_within_a_second_and_told_to_t
         assert end["data"].items() >= {"code": "task_timeout", "status": "timeout"}.items()
 
 
+@pytest.mark.alone
 async def test_5_35_so_are_many_deadlines_of_one_moment(
     redis_server: RedisServer, prefix: str
 ) -> None:
@@ -77,7 +80,7 @@ async def test_5_35_so_are_many_deadlines_of_one_moment(
             async def ended(task_id: TaskId = action.task_id) -> int | None:
                 return (await other.task(task_id)).finished_at
 
-            assert await until(ended) <= max(deadlines) + NOTICED + SLACK
+            assert await until(ended) <= max(deadlines) + NOTICED
 
 
 async def test_5_41_a_task_that_nobody_takes_times_out_as_well(
@@ -91,16 +94,17 @@ async def test_5_41_a_task_that_nobody_takes_times_out_as_well(
         await told_to_stop(each, task)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("instances", [1, 2])
 async def test_5_35_and_5_39_the_grace_of_a_cancellation_ends_it_once(
     redis_server: RedisServer, prefix: str, instances: int
 ) -> None:
-    execution = {"cancel_grace": 0.5}
-    async with talk(redis_server, prefix, execution=execution) as each:
-        if instances == 2:
-            async with running_service(redis_server.url, prefix, execution=execution):
-                await check_grace(each)
-        else:
+    execution = {"cancel_grace": GRACE / 1000}
+    if instances == 2:
+        async with talk_to_two(redis_server, prefix, execution=execution) as (each, _):
+            await check_grace(each)
+    else:
+        async with talk(redis_server, prefix, execution=execution) as each:
             await check_grace(each)
 
 
@@ -108,10 +112,11 @@ async def check_grace(each: Talk) -> None:
     task = await each.started()
     before = await each.now_ms()
     assert await each.cancel(task.task_id, "enough") == (202, "cancelling")
+    after = await each.now_ms()
     assert (await each.service.status(task.task_id))["status"] == "cancelling"
     status = await each.service.task_ended(task.task_id)
-    late_by = unix_ms(status["finished_at"]) - before - 500
-    assert 0 <= late_by <= NOTICED + SLACK
+    finished = unix_ms(status["finished_at"])
+    assert before + GRACE <= finished <= after + GRACE + NOTICED
     assert status["status"] == "cancelled"
     await each.executor.report(task, "cancelled")  # it stopped after all
     await each.executor.report(task, "completed", {"response": "too late"})
@@ -124,7 +129,7 @@ async def test_5_39_what_is_cancelling_at_its_deadline_ends_as_cancelled(
     redis_server: RedisServer, prefix: str
 ) -> None:
     async with talk(redis_server, prefix, execution={"cancel_grace": 60}) as each:
-        task = await each.started(timeout=1)
+        task = await each.started(timeout=3)
         assert await each.cancel(task.task_id) == (202, "cancelling")
         status = await each.service.task_ended(task.task_id)
         assert status["status"] == "cancelled"
@@ -146,8 +151,7 @@ async def test_5_36_an_end_made_by_the_orchestrator_is_made_once_and_told_to_the
     redis_server: RedisServer, prefix: str, cause: str, settings: Mapping[str, Any]
 ) -> None:
     async with (
-        talk(redis_server, prefix, **settings) as each,
-        running_service(redis_server.url, prefix, **settings),
+        talk_to_two(redis_server, prefix, **settings) as (each, _),
         each.control() as heard,
     ):
         task = await each.started(timeout=1 if cause == "timeout" else 60)
@@ -217,18 +221,17 @@ async def test_5_40_the_deadline_counts_from_the_entry_into_the_work_stream(
             return await each.now_ms() >= sent_at + 50
 
         await until(a_moment_has_passed)
+        its_turn_comes = await each.now_ms()
         await each.executor.complete(first)
         second = await each.executor.take()
         assert second.task_id == second_id
-        entered = int(second.entry_id.split(b"-")[0])
-        assert entered >= sent_at + 50
-        assert abs(second.action["deadline"] - 30_000 - entered) <= 5
+        assert its_turn_comes <= second.action["deadline"] - 30_000 <= await each.now_ms()
 
 
 async def test_5_40_what_waits_too_long_for_its_turn_times_out(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with talk(redis_server, prefix, execution={"max_wait": 0.5}) as each:
+    async with talk(redis_server, prefix, execution={"max_wait": 2}) as each:
         first = await each.started()
         second_id, third_id = await each.sent(), await each.sent()
         for task_id in (second_id, third_id):
@@ -245,12 +248,10 @@ async def test_5_47_pushes_by_the_stream_reach_their_sessions_once(
 ) -> None:
     async with (
         talk(redis_server, prefix) as each,
-        each.service.connect("acme/s-1") as one,
-        each.service.connect("acme/s-2") as two,
-        each.service.connect("other/s-1") as stranger,
+        each.joined("acme/s-1") as one,
+        each.joined("acme/s-2") as two,
+        each.joined("other/s-1") as stranger,
     ):
-        for socket in (one, two, stranger):
-            await next_frame(socket)
         common = {"tenant_id": "acme", "created_at": "2026-01-31T10:00:00.123Z", "metadata": {}}
         send = {
             **common,

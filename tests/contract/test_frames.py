@@ -12,14 +12,8 @@ import orjson
 from websockets.asyncio.client import ClientConnection
 
 from tests.contract.talk import is_end, talk, until
+from tests.support.client import Frame, close_code, frames_until, next_frame, say
 from tests.support.redis_server import RedisServer
-from tests.support.service import (
-    Frame,
-    close_code,
-    frames_until,
-    next_frame,
-    say,
-)
 
 FIELDS = {
     *("type", "data", "timestamp", "tenant_id", "session_id"),
@@ -45,6 +39,7 @@ async def test_4_5_and_4_6_every_frame_is_one_object_and_events_come_in_order_ea
         each.service.connect() as one,
         each.service.connect() as other,
     ):
+        seen = [[await next_frame(socket)] for socket in (one, other)]  # both are there now
         await say(one, "ping", "p")
         await say(one, "chat.send_message", "m", agent_id="echo", message="hi", metadata={"k": [1]})
         task = await each.executor.take()
@@ -56,7 +51,7 @@ async def test_4_5_and_4_6_every_frame_is_one_object_and_events_come_in_order_ea
         ):
             await each.executor.report(task, type_, data)
         await each.executor.complete(task, "Hello")
-        seen = [await until_end(one), await until_end(other)]
+        seen = [seen[0] + await until_end(one), seen[1] + await until_end(other)]
         events = [[frame for frame in frames if "offset" in frame] for frames in seen]
         assert events[0] == events[1] == await each.frames()
         assert [frame["offset"] for frame in events[0]] == list(range(1, len(events[0]) + 1))
@@ -100,7 +95,7 @@ async def test_4_7_the_acknowledgement_counts_events_before_joining_them(
 async def test_4_8_a_message_is_told_to_all_connections_with_its_metadata(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with talk(redis_server, prefix) as each, each.service.connect() as socket:
+    async with talk(redis_server, prefix) as each, each.joined() as socket:
         await each.sent(message="by REST", user_id="u-1", metadata={"n": 12345678901234567890})
         frame = (await frames_until(socket, "user_message"))[-1]
         assert frame["data"] == {
@@ -167,7 +162,7 @@ async def test_4_10_to_4_12_what_the_agent_reports_is_passed_on_whole(
 async def test_4_13_an_error_ends_a_task_or_refuses_a_frame(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with talk(redis_server, prefix) as each, each.service.connect() as socket:
+    async with talk(redis_server, prefix) as each, each.joined() as socket:
         task = await each.taken()
         await each.executor.report(task, "failed", {"error": {"type": "boom", "message": "It."}})
         failed = (await frames_until(socket, "error"))[-1]
@@ -195,8 +190,7 @@ async def test_4_13_an_error_ends_a_task_or_refuses_a_frame(
 async def test_4_14_a_push_is_kept_under_its_own_type_and_a_broadcast_is_not_kept(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with talk(redis_server, prefix) as each, each.service.connect() as socket:
-        await next_frame(socket)
+    async with talk(redis_server, prefix) as each, each.joined() as socket:
         data = {"any": ["thing", {}], "n": 12345678901234567890}
         address = {"tenant_id": "acme", "session_id": "s-1", "message_data": data}
         for body, type_ in (
@@ -222,7 +216,7 @@ async def test_4_14_a_push_is_kept_under_its_own_type_and_a_broadcast_is_not_kep
 async def test_4_15_typing_names_the_agent_and_is_not_kept(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with talk(redis_server, prefix) as each, each.service.connect() as socket:
+    async with talk(redis_server, prefix) as each, each.joined() as socket:
         task = await each.started(agent_id="agent-7")
         await each.executor.report(task, "typing")
         frame = (await frames_until(socket, "typing_indicator"))[-1]
@@ -277,8 +271,8 @@ async def test_4_18_a_draining_instance_says_when_to_come_back_spread_over_time(
         talk(redis_server, prefix, server=server, websocket=limits) as each,
         contextlib.AsyncExitStack() as stack,
     ):
-        opening = (each.service.connect(f"acme/{number}") for number in range(count))
-        sockets = [await stack.enter_async_context(each) for each in opening]
+        opening = (each.joined(f"acme/{number}") for number in range(count))
+        sockets = [await stack.enter_async_context(joined) for joined in opening]
         draining = asyncio.create_task(each.service.service.drain())
 
         async def farewell(socket: ClientConnection) -> Frame:
@@ -298,8 +292,7 @@ async def test_4_18_a_draining_instance_says_when_to_come_back_spread_over_time(
 async def test_4_19_a_client_frame_has_a_type_an_id_and_data_and_nothing_else(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with talk(redis_server, prefix) as each, each.service.connect() as socket:
-        await next_frame(socket)
+    async with talk(redis_server, prefix) as each, each.joined() as socket:
         await socket.send('{"type":"ping","id":"a","data":{}}')
         assert (await next_frame(socket))["type"] == "pong"
         for wrong in ('{"type":"ping","id":"a","more":1}', '{"type":"ping","id":"a","data":[]}'):
@@ -342,9 +335,8 @@ async def test_4_21_bad_frames_are_answered_until_there_were_too_many_in_a_row(
     bad = (b'{"type":"ping"}', "no JSON", "[1]", '{"type":"chat.unknown"}', "{}")
     async with (
         talk(redis_server, prefix, websocket={"max_bad_frames": 6}) as each,
-        each.service.connect() as socket,
+        each.joined() as socket,
     ):
-        await next_frame(socket)
         for _ in range(2):
             for frame in bad:
                 await socket.send(frame)
@@ -362,9 +354,8 @@ async def test_4_22_commands_that_are_refused_are_not_bad_frames(
 ) -> None:
     async with (
         talk(redis_server, prefix, websocket={"max_bad_frames": 2}) as each,
-        each.service.connect() as socket,
+        each.joined() as socket,
     ):
-        await next_frame(socket)
         await each.sent(message="keeps the session busy")
         await next_frame(socket)
         key = "k" * 16

@@ -5,18 +5,15 @@ import uuid
 
 import orjson
 
-from tests.contract.talk import is_end, replayed, talk, until
+from tests.contract.talk import is_end, replayed, talk, talk_to_two, until
+from tests.support.client import Frame, close_code, frames_until, next_frame, say
 from tests.support.redis_server import RedisServer
-from tests.support.service import Frame, close_code, frames_until, next_frame, running_service, say
 
 
 async def test_6_2_across_reconnects_to_any_instance_every_event_comes_once_and_in_order(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with (
-        talk(redis_server, prefix) as each,
-        running_service(redis_server.url, prefix) as other,
-    ):
+    async with talk_to_two(redis_server, prefix) as (each, other):
         epoch = (await replayed(other))[0]["data"]["epoch"]
         task = await each.started()
         seen: list[Frame] = []
@@ -39,18 +36,19 @@ async def test_6_2_a_session_that_expired_is_told_of_and_begins_anew(
     redis_server: RedisServer, prefix: str
 ) -> None:
     async with talk(redis_server, prefix, sessions={"ttl": 1}) as each:
-        task = await each.started()
-        await each.executor.complete(task)
-        await each.service.task_ended(task.task_id)
-        old = (await replayed(each.service))[0]["data"]
+        # What can be asked about the task and its session is soon gone: it is told while it is.
+        async with each.service.connect() as socket:
+            epoch = (await next_frame(socket))["data"]["epoch"]
+            await each.executor.complete(await each.taken())
+            last = (await frames_until(socket, "agent_response"))[-1]["offset"]
 
         async def has_expired() -> bool:
             return (await each.service.events())["epoch"] is None
 
         await until(has_expired)
-        back = (await replayed(each.service, epoch=old["epoch"], offset=old["offset"]))[0]["data"]
+        back = (await replayed(each.service, epoch=epoch, offset=last))[0]["data"]
         assert (back["recovered"], back["offset"]) == (False, 0)
-        assert back["epoch"] != old["epoch"]
+        assert back["epoch"] != epoch
 
 
 async def test_6_3_tenants_with_the_same_names_do_not_meet(
@@ -59,8 +57,8 @@ async def test_6_3_tenants_with_the_same_names_do_not_meet(
     key = str(uuid.uuid4())
     async with (
         talk(redis_server, prefix) as each,
-        each.service.connect("one/s") as one,
-        each.service.connect("two/s") as two,
+        each.joined("one/s") as one,
+        each.joined("two/s") as two,
     ):
         tasks = {}
         for tenant in ("one", "two"):

@@ -8,9 +8,10 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.contract.talk import Talk, is_end, replayed, talk, until
+from tests.support.client import Frame, close_code, frames_until, next_frame, say
+from tests.support.fake_executor import TakenTask
 from tests.support.raw import raw_websocket
 from tests.support.redis_server import RedisServer
-from tests.support.service import Frame, close_code, frames_until, next_frame, say
 
 
 async def pushed(each: Talk, count: int, session: str = "s-1") -> None:
@@ -176,7 +177,7 @@ async def test_4_29_only_plain_deltas_of_one_task_and_attempt_are_joined(
 
 
 async def test_4_29_live_deltas_come_one_by_one(redis_server: RedisServer, prefix: str) -> None:
-    async with talk(redis_server, prefix) as each, each.service.connect(compact=1) as socket:
+    async with talk(redis_server, prefix) as each, each.joined(compact=1) as socket:
         task = await each.started()
         await frames_until(socket, "task_update")
         for text in ("a", "b"):
@@ -191,22 +192,7 @@ async def test_4_30_joining_in_the_middle_of_5000_deltas_costs_two_or_three_fram
 ) -> None:
     async with talk(redis_server, prefix) as each:
         task = await each.started()
-        async with each.redis.pipeline(transaction=False) as pipeline:
-            for seq in range(2, 5002):
-                pipeline.xadd(
-                    task.action["callback_stream"],
-                    {
-                        "task_id": task.task_id,
-                        "tenant_id": "acme",
-                        "session_id": "s-1",
-                        "attempt": 1,
-                        "seq": seq,
-                        "type": "delta",
-                        "data": '{"text":"word "}',
-                    },
-                )
-            await pipeline.execute()
-        await each.handled(task)
+        await each.add_deltas(task, range(2, 5002), b'{"text":"word "}')
         epoch = await epoch_of(each)
         ack, *frames = await replayed(each.service, epoch=epoch, offset=2500, compact=1)
         assert ack["data"]["replayed"] == 2502
@@ -247,6 +233,12 @@ async def test_4_31_a_log_that_began_anew_is_4410_and_coming_back_tells(
         assert (back["data"]["recovered"], frames) == (False, [])
 
 
+async def stream_much(each: Talk, task: TakenTask) -> None:
+    """More than a socket and its peer hold for a reader who does not read."""
+    for _ in range(200):
+        await each.executor.report(task, "delta", {"text": "x" * 60_000})
+
+
 async def test_4_31_who_reads_too_slowly_is_closed_with_4008_and_can_resume(
     redis_server: RedisServer, prefix: str
 ) -> None:
@@ -255,13 +247,16 @@ async def test_4_31_who_reads_too_slowly_is_closed_with_4008_and_can_resume(
         task = await each.started()
         path = f"/ws/acme/s-1?epoch={epoch}&offset=0"
         async with raw_websocket(each.service.port, path, receive_buffer=4096) as slow:
-            for _ in range(200):
-                await each.executor.report(task, "delta", {"text": "x" * 60_000})
-            await each.handled(task)
-            closed = False
-            while not closed and (frame := await slow.frame()):
-                closed = frame.opcode == 0x8
-            assert frame.close_code == 4008
+            streaming = asyncio.create_task(stream_much(each, task))
+
+            async def was_found_slow() -> bool:
+                stats = (await each.service.get("/ws/stats")).json
+                return bool(stats["instance"]["slow_consumers_closed"])
+
+            await until(was_found_slow)  # and now it reads: a close is not kept for it for long
+            assert (await slow.frame_of(0x8)).close_code == 4008
+        await streaming
+        await each.handled(task)
         ack, *frames = await replayed(each.service, epoch=epoch, offset=2)
         assert ack["data"]["recovered"] is True
         assert len(frames) == 200
@@ -274,8 +269,7 @@ async def test_4_32_a_client_that_takes_nothing_more_is_cut_off(
         task = await each.started()
         path = "/ws/acme/s-1"
         async with raw_websocket(each.service.port, path, receive_buffer=4096):
-            for _ in range(200):
-                await each.executor.report(task, "delta", {"text": "x" * 60_000})
+            await stream_much(each, task)
 
             async def is_gone() -> bool:
                 stats = (await each.service.get("/ws/stats")).json

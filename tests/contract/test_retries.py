@@ -6,10 +6,11 @@ from typing import Any
 
 import orjson
 
-from tests.contract.talk import Talk, talk, until
+from tests.contract.talk import Talk, talk, talk_to_two, until
+from tests.support.fake_executor import TakenTask
 from tests.support.processes import worker_process
 from tests.support.redis_server import RedisServer
-from tests.support.service import TakenTask, running_service
+from tests.support.service import STARTED_WITHIN
 
 GROUP = "agent-execution"
 FAILURE = {"error": {"type": "overloaded", "message": "Come back later."}, "retryable": True}
@@ -76,7 +77,7 @@ async def test_5_19_an_old_entry_that_its_worker_left_is_removed(
         await fail(each, task, finish=False)  # it died before it could ack
         again = await each.executor.take()
         assert again.entry_id != task.entry_id
-        assert not await each.is_pending(task)
+        await until(lambda: each.is_gone(task))
         assert await each.is_pending(again)
         pending = await each.redis.xpending(task.stream, GROUP)
         assert pending["pending"] == 1
@@ -122,12 +123,12 @@ async def test_5_19_a_worn_out_entry_that_was_left_is_moved_to_the_dead_letters(
 async def test_5_19_a_task_that_waits_for_its_next_attempt_is_cancelled_at_once(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with talk(redis_server, prefix, execution={"retry_backoff": 0.4}) as each:
+    async with talk(redis_server, prefix, execution={"retry_backoff": 2}) as each:
         task = await each.started()
         await fail(each, task)
         await each.handled(task)
         assert await each.cancel(task.task_id) == (200, "cancelled")
-        later = await each.started(message="is taken once the backoff is over", timeout=1)
+        later = await each.started(message="ends when the backoff is over", timeout=3)
         assert (await each.service.task_ended(later.task_id))["status"] == "timeout"
         assert await each.redis.xlen(task.stream) == 1  # the later one's; it came never again
         assert len(await each.ends(task)) == 1
@@ -176,10 +177,7 @@ async def test_5_19_a_retry_told_twice_to_two_instances_is_one_retry(
     redis_server: RedisServer, prefix: str
 ) -> None:
     execution = {"retry_backoff": 0.1}
-    async with (
-        talk(redis_server, prefix, execution=execution) as each,
-        running_service(redis_server.url, prefix, execution=execution),
-    ):
+    async with talk_to_two(redis_server, prefix, execution=execution) as (each, _):
         task = await each.started()
         for _ in range(10):
             await each.executor.report(task, "failed", FAILURE, seq=2)
@@ -215,6 +213,8 @@ async def test_5_8_and_5_19_a_real_worker_is_given_its_task_again_until_attempts
         talk(redis_server, prefix, execution=execution) as each,
         worker_process(redis_server.url, prefix),
     ):
+        normal = each.executor.stream("normal")
+        await until(lambda: each.redis.xinfo_consumers(normal, GROUP), STARTED_WITHIN)
         task_id = await each.sent(agent_id="faulty", message="retryable")
         other_id = await each.sent("acme/s-2", agent_id="echo", message="meanwhile")
         status = await each.service.task_ended(task_id)

@@ -1,73 +1,28 @@
-"""Section 5: whose task is next, and how many wait where (sentences 5.42 to 5.46)."""
+"""Section 5: whose task is next, and what a tier lets wait (sentences 5.42, 5.45 and 5.46).
 
-import asyncio
-import time
+What stands in the work streams meanwhile (5.43, 5.44) is in test_work_streams.py.
+"""
+
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from tests.contract.talk import Talk, talk, until
+from tests.contract.lines import (
+    a_turn_was_taken,
+    filled,
+    in_streams,
+    limited,
+    run,
+    until_in_streams,
+    until_waiting,
+)
+from tests.contract.talk import Talk, talk
+from tests.support.client import next_frame, say
+from tests.support.fake_executor import TakenTask
 from tests.support.redis_server import RedisServer
-from tests.support.service import TakenTask, next_frame, running_service, say
 
-GROUP = "agent-execution"
-PRIORITIES = ("high", "normal", "low")
 FAILURE = {"error": {"type": "overloaded", "message": "Come back later."}}
-
-
-def limited(**limits: Any) -> dict[str, Any]:
-    """Settings under which tenant `acme` has these limits alone, and the others none."""
-    return {"tiers": {"limited": limits}, "tenants": {"acme": {"tier": "limited"}}}
-
-
-async def waiting(each: Talk) -> tuple[int, int]:
-    """Entries of the work streams that nobody has taken, and those in workers' hands."""
-    pipeline = each.redis.pipeline(transaction=True)
-    for priority in PRIORITIES:
-        pipeline.xlen(each.executor.stream(priority))
-        pipeline.xpending(each.executor.stream(priority), GROUP)
-    replies = await pipeline.execute()
-    taken = sum(found["pending"] for found in replies[1::2])
-    return sum(replies[::2]) - taken, taken
-
-
-async def in_streams(each: Talk) -> list[str]:
-    """The tasks in the work streams, high before normal before low."""
-    found: list[str] = []
-    for priority in PRIORITIES:
-        entries = await each.redis.xrange(each.executor.stream(priority))
-        found += [fields[b"task_id"].decode() for _, fields in entries]
-    return found
-
-
-async def until_in_streams(each: Talk, *task_ids: str) -> None:
-    async def are_there() -> bool:
-        return set(task_ids) <= set(await in_streams(each))
-
-    await until(are_there)
-
-
-async def until_waiting(each: Talk, untaken: int) -> None:
-    async def is_so() -> bool:
-        return (await waiting(each))[0] == untaken
-
-    await until(is_so)
-
-
-async def a_turn_was_taken(each: Talk, tenant_id: str = "passer-by") -> None:
-    """Returns once somebody else's message has come and gone: the lines were looked at."""
-    task_id = await each.sent(f"{tenant_id}/s-1", priority="high")
-    task = await each.executor.take()
-    assert task.task_id == task_id
-    await run(each, task)
-
-
-async def run(each: Talk, task: TakenTask) -> None:
-    await each.executor.report(task, "started")
-    await each.executor.complete(task)
-    await each.handled(task)
-
 
 # 5.42: max_running, and turns by weight
 
@@ -155,7 +110,7 @@ async def test_5_42_a_task_cancelled_before_a_worker_took_it_holds_no_place(
 async def test_5_42_what_waits_too_long_for_its_tenants_turn_times_out(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    settings = {**limited(max_running=1), "execution": {"max_wait": 1}}
+    settings = {**limited(max_running=1), "execution": {"max_wait": 3}}
     async with talk(redis_server, prefix, **settings) as each:
         task = await each.started("acme/s-1")
         late = await each.sent("acme/s-2")
@@ -175,13 +130,6 @@ async def order_of(each: Talk, count: int) -> str:
         order += task.action["tenant_id"][0]
         await run(each, task)
     return order
-
-
-async def filled(each: Talk, prefetch: int) -> None:
-    """The work streams are full with tasks of tenant `x`."""
-    for number in range(prefetch):
-        await each.sent(f"x/s-{number}")
-    assert await waiting(each) == (prefetch, 0)
 
 
 @pytest.mark.parametrize(("light", "heavy"), [(1, 1), (1, 2), (0.5, 2)])
@@ -244,133 +192,6 @@ async def test_5_42_a_session_that_waits_does_not_hold_its_tenants_other_session
             await each.sent("acme/s-1")  # wait in their session, and take nobody's turn
         other = await each.sent("acme/s-2")
         assert await in_streams(each) == [busy, other]
-
-
-# 5.43: prefetch
-
-
-async def test_5_43_the_work_streams_hold_no_more_than_prefetch_and_are_filled_at_once(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    async with talk(redis_server, prefix, execution={"prefetch": 3}) as each:
-        sent = [await each.sent(f"t-{number}/s-1") for number in range(8)]
-        assert await waiting(each) == (3, 0)
-        for expected in sent[:5]:
-            task = await each.executor.take()
-            assert task.task_id == expected
-            began = time.monotonic()
-            await each.executor.report(task, "started")
-            await until_waiting(each, 3)
-            assert time.monotonic() - began < 1
-            await each.executor.complete(task)
-            await each.handled(task)
-        for expected in sent[5:]:
-            assert (await each.executor.take()).task_id == expected
-
-
-async def test_5_43_a_worker_that_says_nothing_is_noticed_all_the_same(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    async with talk(redis_server, prefix, execution={"prefetch": 2}) as each:
-        for number in range(4):
-            await each.sent(f"t-{number}/s-1")
-        await each.executor.take()  # and does not report that it has started
-        await until_waiting(each, 2)
-        assert await waiting(each) == (2, 1)
-
-
-async def test_5_43_or_as_many_as_are_being_executed_if_that_is_more(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    async with talk(redis_server, prefix, execution={"prefetch": 1}) as each:
-        sent = {await each.sent(f"t-{number}/s-1") for number in range(9)}
-        for executing in range(1, 5):
-            task = await each.executor.take()
-            await each.executor.report(task, "started")
-            await until_waiting(each, executing)
-            assert await waiting(each) == (executing, executing)
-        assert set(await in_streams(each)) < sent
-
-
-async def test_5_43_what_waits_waits_where_a_higher_priority_still_passes_it(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    async with talk(redis_server, prefix, execution={"prefetch": 2}) as each:
-        await filled(each, 2)
-        low, normal, high = [
-            await each.sent(f"t-{priority}/s-1", priority=priority)
-            for priority in ("low", "normal", "high")
-        ]
-        taken = []
-        for _ in range(5):
-            task = await each.executor.take()
-            taken.append(task.task_id)
-            await run(each, task)
-            if high not in taken:
-                await until_in_streams(each, high)
-        assert [task_id for task_id in taken if task_id in {low, normal, high}] == [
-            *(high, normal, low)
-        ]
-
-
-async def test_5_43_two_instances_fill_the_same_streams(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    execution = {"prefetch": 3}
-    async with (
-        talk(redis_server, prefix, execution=execution) as each,
-        running_service(redis_server.url, prefix, execution=execution) as other,
-    ):
-        services = (each.service, other)
-        answers = await asyncio.gather(
-            *(services[number % 2].send(f"t-{number}/s-1") for number in range(20))
-        )
-        assert {answer.status for answer in answers} == {202}
-        assert await waiting(each) == (3, 0)
-        taken = []
-        for _ in answers:
-            task = await each.executor.take()
-            taken.append(task.task_id)
-            await each.executor.report(task, "started")
-            assert (await waiting(each))[0] <= 3
-            await each.executor.complete(task)
-        assert sorted(taken) == sorted(answer.json["task_id"] for answer in answers)
-
-
-async def test_5_43_a_work_stream_that_is_gone_is_filled_again(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    """What was in it is lost to the workers; what waited in line is not behind it."""
-    async with talk(redis_server, prefix, execution={"prefetch": 1}) as each:
-        await each.sent("t-1/s-1")
-        second = await each.sent("t-2/s-1")
-        await each.redis.delete(each.executor.stream("normal"))
-        assert (await each.executor.take()).task_id == second
-
-
-# 5.44: lower priorities
-
-
-async def test_5_44_an_entry_that_was_passed_for_5_seconds_is_passed_no_more(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    async with talk(redis_server, prefix, execution={"prefetch": 2}) as each:
-        low = await each.sent("quiet/s-1", priority="low")
-        entered = time.monotonic()
-        assert await in_streams(each) == [low]
-        for number in range(60):
-            await each.sent(f"loud/s-{number}", priority="high")
-        passed = 0
-        while (task := await each.executor.take()).task_id != low:
-            passed += 1
-            await asyncio.sleep(0.1)  # so that there is always another, to the end
-            await run(each, task)
-            if time.monotonic() - entered < 4.5:
-                await until_waiting(each, 2)  # high is added above it all the time
-        waited = time.monotonic() - entered
-        assert passed >= 3
-        assert 4.5 <= waited <= 7
-        assert (await each.executor.take()).action["tenant_id"] == "loud"  # and they go on
 
 
 # 5.45: max_queued

@@ -1,75 +1,27 @@
 """Section 3, `GET /usage/{tenant_id}`: what a tenant used on a UTC day, each task once."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 import pytest
 from tornado.httpclient import HTTPError
 
-from tests.contract.talk import Talk, talk, until
-from tests.contract.test_turns import limited, run
+from tests.contract.lines import limited, run
+from tests.contract.talk import Talk, talk, talk_to_two, until
+from tests.contract.used import COUNTED, SPENT, counted, spend, spent, usage
+from tests.support.fake_executor import FakeExecutor, TakenTask
 from tests.support.redis_server import RedisServer
-from tests.support.service import (
-    Address,
-    FakeExecutor,
-    TakenTask,
-    process_service,
-    running_service,
-)
+from tests.support.service import STARTED_WITHIN, process_service, running_service
 
 DAY = 86_400
 KEPT = 90 * DAY
-ENDS = ("completed", "failed", "cancelled", "timeout")
-COUNTED = ("requests", *ENDS, "input_tokens", "output_tokens", "cost")
 KEY = "6e0c3c0a-52ab-49f0-8a6b-9a4cde0f7a11"
-SPENT = {"usage": {"input_tokens": 10, "output_tokens": 5, "cost": 0.25}}
 FAILURE = {"error": {"type": "overloaded", "message": "Not today."}}
 QUICK: Any = {
     "callbacks": {"claim_idle": 0.2, "poll_seconds": 0.05},
     "execution": {"retry_backoff": 0.1, "cancel_grace": 0.3},
 }
-
-
-def days() -> set[str]:
-    """Today, and what was today a minute ago: a test may run at midnight."""
-    now = datetime.now(UTC)
-    return {now.date().isoformat(), (now - timedelta(minutes=1)).date().isoformat()}
-
-
-async def usage(service: Address, tenant_id: str = "acme") -> dict[str, Any]:
-    """What a tenant has used, as far as it is not zero."""
-    total: dict[str, Any] = dict.fromkeys(COUNTED, 0)
-    for date in days():
-        answer = await service.get(f"/usage/{tenant_id}?date={date}")
-        assert answer.status == 200, answer
-        assert answer.json.keys() == {"tenant_id", "date", *COUNTED}
-        assert (answer.json["tenant_id"], answer.json["date"]) == (tenant_id, date)
-        for name in COUNTED:
-            total[name] += answer.json[name]
-    return {name: value for name, value in total.items() if value}
-
-
-async def counted(service: Address, tenant_id: str = "acme", **expected: Any) -> None:
-    """Returns once all of this was counted; more than that is a failure."""
-
-    async def is_so() -> bool:
-        found = await usage(service, tenant_id)
-        for name, value in found.items():
-            assert value <= expected.get(name, 0), found
-        return found == expected
-
-    try:
-        await until(is_so)
-    except TimeoutError as error:
-        raise AssertionError(f"{await usage(service, tenant_id)}, not {expected}") from error
-
-
-async def spend(each: Talk, task: TakenTask) -> None:
-    await each.executor.report(task, "completed", {"response": "done", **SPENT})
-    await each.executor.finish(task)
-
 
 # What is counted
 
@@ -81,14 +33,7 @@ async def test_requests_ends_tokens_and_cost_of_a_day(
         assert await usage(each.service) == {}
         for number in range(2):
             await spend(each, await each.started(f"acme/s-{number}"))
-        await counted(
-            each.service,
-            requests=2,
-            completed=2,
-            input_tokens=20,
-            output_tokens=10,
-            cost=0.5,
-        )
+        await counted(each.service, requests=2, completed=2, **spent(2))
         task = await each.started()
         await each.executor.report(task, "failed", FAILURE)
         waiting = await each.sent()
@@ -96,15 +41,7 @@ async def test_requests_ends_tokens_and_cost_of_a_day(
         late = await each.sent("acme/late", timeout=1)
         await each.service.task_ended(late)
         await counted(
-            each.service,
-            requests=5,
-            completed=2,
-            failed=1,
-            cancelled=1,
-            timeout=1,
-            input_tokens=20,
-            output_tokens=10,
-            cost=0.5,
+            each.service, requests=5, completed=2, failed=1, cancelled=1, timeout=1, **spent(2)
         )
         assert await usage(each.service, "other") == {}
 
@@ -114,14 +51,7 @@ async def test_each_tenant_has_its_own(redis_server: RedisServer, prefix: str) -
         await spend(each, await each.started("acme/s-1"))
         await each.sent("other/s-1")
         await counted(each.service, "other", requests=1)
-        await counted(
-            each.service,
-            requests=1,
-            completed=1,
-            input_tokens=10,
-            output_tokens=5,
-            cost=0.25,
-        )
+        await counted(each.service, requests=1, completed=1, **spent(1))
 
 
 async def test_what_is_sent_again_or_refused_is_no_request(
@@ -192,10 +122,7 @@ async def _is_counted(each: Talk) -> bool:
 async def test_callbacks_that_are_repeated_count_once(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with (
-        talk(redis_server, prefix) as each,
-        running_service(redis_server.url, prefix) as other,
-    ):
+    async with talk_to_two(redis_server, prefix) as (each, other):
         task = await each.started()
         for _ in range(20):  # read by either instance, some by both at once
             await each.executor.report(task, "completed", {"response": "done", **SPENT}, seq=2)
@@ -204,14 +131,7 @@ async def test_callbacks_that_are_repeated_count_once(
         after = await each.started("acme/s-2")
         await spend(each, after)
         for service in (each.service, other):
-            await counted(
-                service,
-                requests=2,
-                completed=2,
-                input_tokens=20,
-                output_tokens=10,
-                cost=0.5,
-            )
+            await counted(service, requests=2, completed=2, **spent(2))
 
 
 async def test_a_task_that_is_tried_again_is_one_request_with_one_end(
@@ -224,14 +144,7 @@ async def test_a_task_that_is_tried_again_is_one_request_with_one_end(
         again = await each.executor.take()
         await each.executor.report(again, "started")
         await spend(each, again)
-        await counted(
-            each.service,
-            requests=1,
-            completed=1,
-            input_tokens=10,
-            output_tokens=5,
-            cost=0.25,
-        )
+        await counted(each.service, requests=1, completed=1, **spent(1))
 
 
 async def test_an_end_that_comes_too_late_is_not_counted_beside_the_first(
@@ -252,10 +165,7 @@ async def test_ends_of_every_kind_at_once_are_all_counted(
 ) -> None:
     """Cancellations, answers and failures race each other; every task has one end."""
     count = 60
-    async with (
-        talk(redis_server, prefix, **QUICK) as each,
-        running_service(redis_server.url, prefix, **QUICK) as other,
-    ):
+    async with talk_to_two(redis_server, prefix, **QUICK) as (each, other):
         tasks = [await each.taken(f"acme/s-{number}") for number in range(count)]
 
         async def end(number: int, task: TakenTask) -> None:
@@ -272,7 +182,7 @@ async def test_ends_of_every_kind_at_once_are_all_counted(
         ends = [(await each.service.task_ended(task.task_id))["status"] for task in tasks]
         expected: dict[str, Any] = {name: ends.count(name) for name in set(ends)}
         if done := ends.count("completed"):
-            expected |= {"input_tokens": 10 * done, "output_tokens": 5 * done, "cost": done / 4}
+            expected |= spent(done)
         await counted(each.service, requests=count, **expected)
 
 
@@ -284,21 +194,14 @@ async def test_an_end_by_callback_that_a_crash_cut_off_is_counted_once(
 ) -> None:
     async with FakeExecutor(redis_server.url, prefix) as executor:
         environ = {"FAILPOINTS": f"{place}=exit"}
-        patient = {**QUICK, "callbacks": {"poll_seconds": 10}}  # it reads nothing before the end
+        patient = {**QUICK, "callbacks": {"poll_seconds": 60}}  # it reads nothing before the end
         async with process_service(redis_server.url, prefix, environ=environ, **patient) as first:
             await first.send()
             task = await executor.take()
             await executor.report(task, "completed", {"response": "done", **SPENT})
             assert await first.exited() == 9
         async with running_service(redis_server.url, prefix, **QUICK) as second:
-            await counted(
-                second,
-                requests=1,
-                completed=1,
-                input_tokens=10,
-                output_tokens=5,
-                cost=0.25,
-            )
+            await counted(second, requests=1, completed=1, **spent(1))
 
 
 @pytest.mark.parametrize("place", ["housekeeper.after_take", "housekeeper.after_check"])
@@ -315,7 +218,7 @@ async def test_an_end_by_a_deadline_that_a_crash_cut_off_is_counted_once(
     async with process_service(
         redis_server.url, prefix, environ=environ, is_ready=False, **QUICK
     ) as first:
-        assert await first.exited() == 9
+        assert await first.exited(STARTED_WITHIN) == 9
     async with running_service(redis_server.url, prefix, **QUICK) as second:
         await counted(second, requests=1, timeout=1)
 

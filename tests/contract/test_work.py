@@ -5,13 +5,13 @@ import time
 import orjson
 import pytest
 
-from tests.contract.talk import Talk, talk, until
+from tests.contract.talk import PRIORITIES, Talk, talk, until, until_there_is_a_group
 from tests.support.configuration import settings_of
+from tests.support.fake_executor import FakeExecutor, TakenTask
 from tests.support.redis_server import RedisServer
-from tests.support.service import FakeExecutor, TakenTask, running_service
+from tests.support.service import running_service
 
 GROUP = "agent-execution"
-PRIORITIES = ("high", "normal", "low")
 
 
 async def test_5_1_every_key_begins_with_the_prefix_and_those_named_have_no_braces(
@@ -57,6 +57,7 @@ async def test_5_3_the_orchestrator_makes_the_group_of_each_stream_from_id_0(
         async with running_service(redis_server.url, prefix):
             for priority, entry_id in zip(PRIORITIES, added, strict=True):
                 stream = executor.stream(priority)
+                await until_there_is_a_group(executor, priority)
                 names = [each["name"] for each in await executor.redis.xinfo_groups(stream)]
                 assert names == [GROUP.encode()]
                 ((_, entries),) = await executor.redis.xreadgroup(GROUP, "w", {stream: ">"})
@@ -89,7 +90,8 @@ async def test_5_4_an_entry_holds_the_action_and_what_a_worker_has_to_know(
         }
         before = await each.now_ms()
         task_id = await each.sent("acme/s-9", **given)
-        ((entry_id, fields),) = await each.redis.xrange(each.executor.stream("high"))
+        after = await each.now_ms()
+        ((_, fields),) = await each.redis.xrange(each.executor.stream("high"))
         assert fields.keys() == {b"task_id", b"action"}
         assert fields[b"task_id"].decode() == task_id
         action = orjson.loads(fields[b"action"])
@@ -108,9 +110,7 @@ async def test_5_4_an_entry_holds_the_action_and_what_a_worker_has_to_know(
         )
         assert action["created_at"].endswith("Z")
         assert isinstance(action["deadline"], int)
-        entered = int(entry_id.split(b"-")[0])
-        assert before <= entered
-        assert abs(action["deadline"] - 12_000 - entered) <= 5
+        assert before <= action["deadline"] - 12_000 <= after
         assert isinstance(action["callback_stream"], str)
 
 
@@ -196,7 +196,8 @@ async def test_5_11_a_task_whose_attempts_are_used_up_fails_and_its_entry_is_mov
 async def test_5_11_an_attempt_that_may_still_be_made_or_runs_is_left_alone(
     redis_server: RedisServer, prefix: str, attempts: int, is_idle: bool
 ) -> None:
-    execution = {"max_attempts": 2, "visibility_timeout": 1.5 if not is_idle else 0.2}
+    visible = 0.2 if is_idle else 3.0  # seconds; between two refreshes there are far fewer
+    execution = {"max_attempts": 2, "visibility_timeout": visible}
     async with talk(redis_server, prefix, execution=execution) as each:
         task = await left_behind(each, attempts)
         other = await left_behind(each, 3)  # that one is found, so the entries were looked at
@@ -206,7 +207,7 @@ async def test_5_11_an_attempt_that_may_still_be_made_or_runs_is_left_alone(
             if not is_idle:
                 await refresh(each, task)
             ended = (await each.service.status(other.task_id))["status"] == "failed"
-            return ended and time.monotonic() - began > 2
+            return ended and time.monotonic() - began > max(2, visible + 0.5)
 
         await until(was_looked_at_twice)
         assert (await each.service.status(task.task_id))["status"] == "running"

@@ -9,10 +9,11 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from tests.support.fake_executor import FakeExecutor
 from tests.support.figures import measured
 from tests.support.raw import raw_socket
 from tests.support.redis_server import RedisServer
-from tests.support.service import FakeExecutor, process_service
+from tests.support.service import process_service
 from tests.support.stores import Stores, callback_fields, key_of, stores
 
 pytestmark = pytest.mark.alone

@@ -9,8 +9,10 @@ import orjson
 import pytest
 from websockets.asyncio.client import ClientConnection
 
+from tests.support.client import next_frame
+from tests.support.fake_executor import FakeExecutor
 from tests.support.redis_server import RedisServer
-from tests.support.service import FakeExecutor, RunningProcess, next_frame, process_service
+from tests.support.service import RunningProcess, process_service
 
 pytestmark = pytest.mark.alone
 

@@ -12,16 +12,11 @@ import redis
 from redis.asyncio import Redis
 
 from tests.execution.support import Process
+from tests.support.client import frames_until, next_frame, say
 from tests.support.processes import PROJECT
 from tests.support.redis_server import RedisServer
 from tests.support.redis_users import PREFIX, GuardedRedis, guarded_redis, permitted
-from tests.support.service import (
-    RunningProcess,
-    frames_until,
-    next_frame,
-    process_service,
-    say,
-)
+from tests.support.service import RunningProcess, process_service
 
 QUEUES = PROJECT / "common" / "queues"
 FAST: dict[str, Any] = {

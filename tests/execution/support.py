@@ -111,8 +111,12 @@ class Orchestrator:
                 told += await self.next_callbacks(task_id)
         return told
 
-    async def cancel(self, task_id: str, reason: str = "", *, publish: bool = True) -> None:
-        await self.redis.set(self.keys.cancel(TaskId(task_id)), reason, ex=86_400)
+    async def cancel(
+        self, task_id: str, reason: str = "", *, publish: bool = True, set_key: bool = True
+    ) -> None:
+        """By the key and by the channel; a test may leave out one of them."""
+        if set_key:
+            await self.redis.set(self.keys.cancel(TaskId(task_id)), reason, ex=86_400)
         if publish:
             said = {"type": "cancel", "task_id": task_id, "reason": reason}
             await self.redis.publish(self.keys.control, orjson.dumps(said))
@@ -203,6 +207,7 @@ class Process:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.pid = process.pid
+        self._heard = b""
 
     @classmethod
     async def start(
@@ -228,10 +233,20 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    async def said(self, event: str) -> None:
+        """Returns once a line of its log has these words."""
+        assert self._process.stderr is not None
+        async with asyncio.timeout(PATIENCE):
+            while event.encode() not in (line := await self._process.stderr.readline()):
+                assert line, f"it ended without {event}: {self._heard!r}"
+                self._heard += line
+        self._heard += line
+
     async def ended(self) -> tuple[int, str, str]:
         """Waits for its end: exit status, stdout, stderr."""
         async with asyncio.timeout(PATIENCE):
             out, err = await self._process.communicate()
+        err = self._heard + err
         assert self._process.returncode is not None
         canary.look("output of a worker", out + err)
         return self._process.returncode, out.decode(), err.decode()

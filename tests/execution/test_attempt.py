@@ -11,7 +11,7 @@ from common.domain.ids import TaskId
 from common.queues.keys import WORK_GROUP
 from execution import Output, Task, Worker
 from execution.attempt import DEADLINE_MARGIN
-from tests.execution.support import Orchestrator, Told, at_work, running, text, types
+from tests.execution.support import PATIENCE, Orchestrator, Told, at_work, running, text, types
 from tests.support.redis_server import RedisServer
 
 
@@ -30,6 +30,10 @@ class Hanging:
         finally:
             self.stopped.set()
 
+    async def was_stopped(self) -> None:
+        """Returns once it is."""
+        await asyncio.wait_for(self.stopped.wait(), PATIENCE)
+
     def worker(self) -> Worker:
         worker = Worker()
         worker.agent("hang")(self)
@@ -43,10 +47,9 @@ async def test_a_cancellation_stops_the_coroutine_and_is_told_after_what_was_str
     async with at_work(redis_server, prefix, hanging.worker()) as orchestrator:
         task_id = await orchestrator.submit("hang")
         told = await orchestrator.callbacks(task_id, until="waiting")
-        begun = time.monotonic()
-        await orchestrator.cancel(task_id, "the user's wish")
+        # By the channel alone, so that it was that which told it.
+        await orchestrator.cancel(task_id, "the user's wish", set_key=False)
         told += await orchestrator.callbacks(task_id)
-        assert time.monotonic() - begun < 1
         await orchestrator.emptied()
     assert hanging.stopped.is_set()
     assert hanging.tasks[0].cancelled
@@ -58,6 +61,7 @@ async def test_a_cancellation_stops_the_coroutine_and_is_told_after_what_was_str
     ]
 
 
+@pytest.mark.alone
 async def test_a_cancellation_that_the_channel_did_not_tell_is_found_within_five_seconds(
     redis_server: RedisServer, prefix: str
 ) -> None:
@@ -93,28 +97,30 @@ async def test_a_task_past_its_deadline_is_not_run(redis_server: RedisServer, pr
     assert hanging.tasks == []
 
 
+@pytest.mark.alone
 async def test_the_worker_stops_an_agent_at_its_deadline_and_lets_the_orchestrator_speak_first(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    hanging = Hanging()
+    hanging, deadline = Hanging(), 1.5
     async with at_work(redis_server, prefix, hanging.worker()) as orchestrator:
         begun = time.monotonic()
-        task_id = await orchestrator.submit("hang", deadline_in=0.5)
-        await hanging.stopped.wait()
-        assert 0.3 < time.monotonic() - begun < 1.2
+        task_id = await orchestrator.submit("hang", deadline_in=deadline)
+        await hanging.was_stopped()
+        assert deadline - 0.1 < time.monotonic() - begun < deadline + 1
         told = await orchestrator.callbacks(task_id)
         assert types(told) == ["started", "delta", "cancelled"]
-        assert time.monotonic() - begun > DEADLINE_MARGIN
+        assert time.monotonic() - begun > deadline + DEADLINE_MARGIN - 0.1
         await orchestrator.emptied()
 
 
+@pytest.mark.alone
 async def test_at_the_deadline_the_orchestrators_own_end_is_answered_at_once(
     redis_server: RedisServer, prefix: str
 ) -> None:
     hanging = Hanging()
     async with at_work(redis_server, prefix, hanging.worker()) as orchestrator:
-        task_id = await orchestrator.submit("hang", deadline_in=0.2)
-        await hanging.stopped.wait()
+        task_id = await orchestrator.submit("hang", deadline_in=1.5)
+        await hanging.was_stopped()
         begun = time.monotonic()
         await orchestrator.cancel(task_id, "timeout")
         await orchestrator.callbacks(task_id)
@@ -170,19 +176,19 @@ async def test_an_attempt_is_counted_and_above_the_most_the_entry_is_left(
 async def test_while_it_runs_the_entry_never_looks_idle_past_its_visibility_timeout(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    hanging = Hanging()
+    hanging, visibility_ms = Hanging(), 3000  # so long that a busy machine refreshes it in time
     async with (
         Orchestrator(redis_server.url, prefix) as orchestrator,
         running(hanging.worker(), orchestrator),
         running(Hanging().worker(), orchestrator),
     ):
-        task_id = await orchestrator.submit("hang", visibility_timeout_ms=600)
+        task_id = await orchestrator.submit("hang", visibility_timeout_ms=visibility_ms)
         await orchestrator.callbacks(task_id, until="waiting")
-        for _ in range(20):
+        for _ in range(40):
             await asyncio.sleep(0.1)
             stream = orchestrator.keys.work_streams[1]
             (pending,) = await orchestrator.redis.xpending_range(stream, WORK_GROUP, "-", "+", 9)
-            assert pending["time_since_delivered"] < 600
+            assert pending["time_since_delivered"] < visibility_ms
         assert await orchestrator.redis.get(orchestrator.keys.attempt(TaskId(task_id))) == b"1"
         await orchestrator.cancel(task_id)
         await orchestrator.callbacks(task_id)
@@ -193,10 +199,11 @@ async def test_a_superseded_attempt_stops_and_says_nothing_more(
 ) -> None:
     hanging = Hanging()
     async with at_work(redis_server, prefix, hanging.worker()) as orchestrator:
-        task_id = await orchestrator.submit("hang", visibility_timeout_ms=300)
+        # So long that its worker does not take it up again while this looks.
+        task_id = await orchestrator.submit("hang", visibility_timeout_ms=6000)
         told = await orchestrator.callbacks(task_id, until="waiting")
         await orchestrator.redis.incr(orchestrator.keys.attempt(TaskId(task_id)))
-        await hanging.stopped.wait()
+        await hanging.was_stopped()
         assert hanging.tasks[0].cancel_reason == "superseded"
         assert await orchestrator.redis.xlen(orchestrator.stream_of(task_id)) == len(told)
         assert await orchestrator.left() == (1, 1)

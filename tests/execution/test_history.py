@@ -12,7 +12,7 @@ from tornado.web import Application, RequestHandler
 
 from execution import Output, Retryable, Task, Turn, Worker
 from execution.history import OrchestratorHistory, turns_of
-from tests.execution.support import Orchestrator, running
+from tests.execution.support import Orchestrator, running, text
 from tests.support.redis_server import RedisServer
 
 Event = dict[str, Any]
@@ -145,4 +145,4 @@ async def test_an_agent_asks_for_it_through_its_task(
         running(worker, orchestrator, orchestrator_url=url),
     ):
         told = await orchestrator.callbacks(await orchestrator.submit("recall", task_id="t3"))
-    assert told[-1].data["response"] == "user: first. assistant: one. user: second. "
+    assert text(told) == "user: first. assistant: one. user: second. "

@@ -49,6 +49,6 @@ def test_only_a_retryable_error_says_so() -> None:
 
 
 def test_a_cost_is_told_only_where_it_is_known() -> None:
-    told = orjson.loads(Result(usage=Usage(1, 2)).completed("", 0.12345, "a"))
+    told = orjson.loads(Result(usage=Usage(1, 2)).completed(0.12345, "a"))
     assert told["usage"] == {"input_tokens": 1, "output_tokens": 2}
     assert told["execution_time"] == 0.123

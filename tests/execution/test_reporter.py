@@ -8,7 +8,8 @@ from common.domain.ids import TaskId
 from common.queues.work_consumer import Report, WorkConsumer
 from execution.reporter import BATCH_BYTES, MAX_WAITING, Reporter
 from execution.task import Address
-from tests.execution.support import Orchestrator
+from tests.execution.support import PATIENCE, Orchestrator
+from tests.support.follower import eventually
 from tests.support.redis_server import RedisServer
 
 DATA = b'{"text":"x"}'
@@ -26,7 +27,7 @@ class Noting(WorkConsumer):
 
 @asynccontextmanager
 async def reporting(orchestrator: Orchestrator) -> AsyncIterator[tuple[Reporter, list[int]]]:
-    consumer = Noting(orchestrator.url, orchestrator.keys, "c1", socket_timeout=0.5)
+    consumer = Noting(orchestrator.url, orchestrator.keys, "c1", socket_timeout=PATIENCE)
     consumer.sizes = []
     reporter = Reporter(consumer)
     sending = asyncio.create_task(reporter.run())
@@ -122,7 +123,7 @@ async def test_what_redis_did_not_take_goes_again_with_the_same_numbers() -> Non
             server.stop()
             outbox.put("started", b"{}")
             waiting = asyncio.create_task(outbox.add("delta", DATA))
-            await asyncio.sleep(0.2)
+            await eventually(lambda: outbox.blocked)
             adding = asyncio.create_task(outbox.add("delta", DATA))
             await asyncio.sleep(0)
             assert not adding.done(), "the agent is held back"

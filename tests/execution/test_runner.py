@@ -22,6 +22,7 @@ from tests.execution.support import (
     text,
     types,
 )
+from tests.support.follower import eventually
 from tests.support.redis_server import RedisServer
 
 
@@ -49,13 +50,13 @@ async def test_an_entry_that_nobody_refreshes_is_claimed_as_the_next_attempt(
     async with Orchestrator(redis_server.url, prefix) as orchestrator:
         task_id = await orchestrator.submit("gated", visibility_timeout_ms=400)
         stream = orchestrator.keys.work_streams[1]
+        begun = time.monotonic()
         await orchestrator.redis.xreadgroup(WORK_GROUP, "dead", {stream: ">"})
         await orchestrator.redis.incr(orchestrator.keys.attempt(TaskId(task_id)))
-        begun = time.monotonic()
         async with running(gated.worker, orchestrator):
             told = await orchestrator.callbacks(task_id)
             await orchestrator.emptied()
-    assert 0.3 < time.monotonic() - begun < 4
+    assert 0.4 <= time.monotonic() - begun < PATIENCE
     assert {each.attempt for each in told} == {2}
     assert (told[0].seq, text(told)) == (1, "attempt 2, done")
 
@@ -72,8 +73,9 @@ async def test_each_entry_is_claimed_by_its_own_visibility_timeout(
         await orchestrator.redis.xreadgroup(WORK_GROUP, "dead", {stream: ">"})
         async with running(gated.worker, orchestrator):
             await orchestrator.callbacks(soon)
-            while (await orchestrator.left())[0] > 1:
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(PATIENCE):
+                while (await orchestrator.left())[0] > 1:
+                    await asyncio.sleep(0.01)
             assert await orchestrator.left() == (1, 1)
 
 
@@ -100,8 +102,9 @@ async def test_a_stop_lets_running_tasks_finish_and_takes_no_more(
         async with running(gated.worker, orchestrator) as run:
             task_id = await orchestrator.submit("gated")
             await orchestrator.callbacks(task_id, until="attempt 1")
-            gated.worker.stop()
-            await asyncio.sleep(0.2)
+            with structlog.testing.capture_logs() as logs:
+                gated.worker.stop()
+                await eventually(lambda: any(line["event"] == "worker.draining" for line in logs))
             await orchestrator.submit("gated")
             await asyncio.sleep(0.2)
             assert not run.done()
@@ -129,7 +132,7 @@ async def test_what_does_not_finish_is_given_back_and_goes_on_elsewhere_at_once(
         begun = time.monotonic()
         async with running(second.worker, orchestrator):
             told = await orchestrator.callbacks(task_id)
-            assert time.monotonic() - begun < 3
+            assert time.monotonic() - begun < 10  # its visibility timeout is a minute
             await orchestrator.emptied()
     assert {each.attempt for each in told} == {2}
     assert text(told) == "attempt 2, done"
@@ -145,7 +148,7 @@ async def test_a_second_stop_waits_for_nothing(redis_server: RedisServer, prefix
             begun = time.monotonic()
             gated.worker.stop()
             await run
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < 10  # it would drain for 20
         assert await orchestrator.left() == (1, 1)
 
 
@@ -157,9 +160,7 @@ async def test_without_its_group_a_worker_waits_and_says_so_once(
     orchestrator = Orchestrator(redis_server.url, prefix)
     with structlog.testing.capture_logs() as logs:
         async with running(gated.worker, orchestrator):
-            async with asyncio.timeout(PATIENCE):
-                while not any(line["event"] == "group.missed" for line in logs):
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: any(line["event"] == "group.missed" for line in logs))
             await asyncio.sleep(1.2)
             async with orchestrator:
                 told = await orchestrator.callbacks(await orchestrator.submit("gated"))
@@ -167,12 +168,13 @@ async def test_without_its_group_a_worker_waits_and_says_so_once(
     assert [line["event"] for line in logs].count("group.missed") == 1
 
 
+@pytest.mark.alone
 async def test_a_worker_survives_a_redis_that_goes_and_returns() -> None:
     gated = Gated()
     with RedisServer() as server:
         async with Orchestrator(server.url, "p:") as orchestrator:
             with structlog.testing.capture_logs() as logs:
-                async with running(gated.worker, orchestrator, socket_timeout=0.5):
+                async with running(gated.worker, orchestrator):
                     task_id = await orchestrator.submit("gated")
                     told = await orchestrator.callbacks(task_id, until="attempt 1")
                     server.kill()
@@ -211,16 +213,18 @@ async def test_a_silent_redis_holds_the_agent_back_and_nothing_is_lost() -> None
             task_id = await orchestrator.submit("ticks")
             told = await orchestrator.callbacks(task_id, until="20 ")
             os.kill(server.pid, signal.SIGSTOP)
-            await asyncio.sleep(1.5)
-            held_at = said
-            await asyncio.sleep(0.5)
-            assert said == held_at < 300
+            held_at = -1
+            while said != held_at:  # until it says nothing for a while
+                held_at = said
+                await asyncio.sleep(0.5)
+            assert held_at < 300
             os.kill(server.pid, signal.SIGCONT)
             told += await orchestrator.callbacks(task_id)
             await orchestrator.emptied()
     unique: dict[int, Told] = {each.seq: each for each in told}
     assert sorted(unique) == list(range(1, 303))
-    assert text([unique[seq] for seq in sorted(unique)]) == told[-1].data["response"]
+    expected = "".join(f"{number} " for number in range(1, 301))
+    assert text([unique[seq] for seq in sorted(unique)]) == expected
 
 
 async def test_a_redis_that_was_emptied_ends_what_ran_and_the_worker_goes_on() -> None:
@@ -251,6 +255,9 @@ async def test_one_task_whose_callbacks_are_refused_disturbs_no_other(
             for _ in range(3):
                 told = await orchestrator.callbacks(await orchestrator.submit("gated"))
                 assert told[-1].type == "completed"
+            async with asyncio.timeout(PATIENCE):
+                while await orchestrator.left() != (1, 1):  # an entry goes after its callback
+                    await asyncio.sleep(0.01)
         assert await orchestrator.left() == (1, 1)
 
 

@@ -1,6 +1,7 @@
 """Which callbacks instances have taken and not finished, as Redis has it."""
 
-from tests.support.service import Address, FakeExecutor, TakenTask
+from tests.support.client import Address
+from tests.support.fake_executor import FakeExecutor, TakenTask
 
 
 async def held_by(executor: FakeExecutor, task: TakenTask) -> dict[str, int]:

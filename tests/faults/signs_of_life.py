@@ -1,15 +1,59 @@
 """What tells that a service lives without its Redis, and that everything works again with it."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
 
+from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection
 
-from tests.support.service import Address, FakeExecutor, frames_until, say
+from tests.support.client import Address, frames_until, next_frame, say
+from tests.support.fake_executor import FakeExecutor, TakenTask
+from tests.support.redis_server import RedisServer
+from tests.support.service import Running, running_service
 
 REFUSED_WITHIN = 3.0  # seconds: section 6 of the contract
 BACK_WITHIN = 5.0
 KEY = "8f6f6a53-3f0e-4b0c-9c5a-1d2e3f405162"
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A Redis of the test's own, and those who live on it."""
+
+    server: RedisServer
+    redis: Any  # a client of the test's; replies are text
+    service: Running
+    executor: FakeExecutor
+    socket: ClientConnection
+
+    async def is_half_told(self, text: str) -> TakenTask:
+        """The task of a message whose answer the client has up to the end of this text."""
+        await self.service.send()
+        task = await self.executor.take()
+        await self.executor.stream_answer(task, text)
+        await frames_until(self.socket, "agent_delta")
+        return task
+
+    async def goes_on(self) -> None:
+        await goes_on(self.service, self.executor, self.socket)
+
+
+@contextlib.asynccontextmanager
+async def life(prefix: str, *options: str) -> AsyncIterator[Life]:
+    """With a Redis that is started with these options, and a client that is connected."""
+    with RedisServer(*options) as server:
+        async with (
+            running_service(server.url, prefix) as service,
+            FakeExecutor(server.url, prefix) as executor,
+            Redis.from_url(server.url, decode_responses=True) as redis,
+            service.connect() as socket,
+        ):
+            await next_frame(socket)
+            yield Life(server, redis, service, executor, socket)
 
 
 async def is_refused(service: Address, code: str = "redis_unavailable") -> None:

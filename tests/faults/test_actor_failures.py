@@ -16,21 +16,11 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from common.failpoints import armed
+from tests.support.client import WITHIN, Frame, close_code, frames_until, next_frame, say
+from tests.support.fake_executor import FakeExecutor, TakenTask
 from tests.support.processes import worker_process
 from tests.support.redis_server import RedisServer
-from tests.support.service import (
-    WITHIN,
-    FakeExecutor,
-    Frame,
-    Running,
-    TakenTask,
-    close_code,
-    frames_until,
-    next_frame,
-    process_service,
-    running_service,
-    say,
-)
+from tests.support.service import Running, process_service, running_service
 
 MANAGER = "supervisor/connection_manager"
 
@@ -43,17 +33,24 @@ class Stream:
         self.task = task
         self.socket = socket
         self.texts: list[str] = []
+        self.events: list[Frame] = []  # that the client has got
 
     async def go_on(self, count: int = 5) -> None:
         for _ in range(count):
             self.texts.append(f"{len(self.texts)} ")
             await self.executor.report(self.task, "delta", {"text": self.texts[-1]})
 
+    async def caught_up(self) -> None:
+        """Returns once the client has got all texts: nothing of them is on its way any more."""
+        while not self.events or self.events[-1]["data"].get("text") != self.texts[-1]:
+            self.events += [each for each in [await next_frame(self.socket)] if "offset" in each]
+
     async def ends_well(self) -> None:
         """The client got each event once and in order, to the end."""
         await self.executor.complete(self.task)
         frames = await frames_until(self.socket, "agent_response")
-        assert_whole([frame for frame in frames if "offset" in frame], self.texts)
+        self.events += [frame for frame in frames if "offset" in frame]
+        assert_whole(self.events, self.texts)
 
 
 def assert_whole(events: list[Frame], texts: list[str]) -> None:
@@ -108,7 +105,7 @@ class Scene:
         await self.is_well()
 
     async def is_well(self) -> None:
-        assert (await self.service.get("/health/ready")).status == 200
+        await self.service.ready()
         assert (await self.service.get("/health/detailed")).json["components"]["actors"][
             "status"
         ] == "healthy"
@@ -207,6 +204,7 @@ async def test_a_session_that_fails_is_closed_and_resumes_and_no_other_hears_of_
         service = on.service
         async with service.connect("acme/other") as victim:
             ack = (await frames_until(victim, "connection_ack"))[0]["data"]
+            await on.stream.caught_up()  # lest it be the other session that fails
             with armed("session.on_receive=raise:1"):
                 await say(victim, "ping", "p")
                 assert await close_code(victim) == 4500
@@ -242,10 +240,11 @@ async def test_a_connection_manager_that_fails_closes_its_clients_and_they_resum
         service, stream = on.service, on.stream
         async with service.connect("acme/other") as other:
             await frames_until(other, "connection_ack")
+            await stream.caught_up()
             with armed("connection_manager.on_receive=raise:1"):
                 # An event that is heard breaks it: that message is lost, the log has it.
                 await on.executor.report(stream.task, "event", {"name": "breaks"})
-                events = [frame async for frame in events_of(stream.socket)]
+                stream.events += [frame async for frame in events_of(stream.socket)]
                 assert await close_code(other) == 4500
         assert stream.socket.close_code == 4500
         await on.was_restarted(MANAGER, "ConnectionManagerActor", "Heard")
@@ -253,7 +252,7 @@ async def test_a_connection_manager_that_fails_closes_its_clients_and_they_resum
         assert (stats["connections"], stats["sessions"], stats["by_tenant"]) == (0, 0, {})
         await stream.go_on()
         epoch = (await service.events("acme/streaming"))["epoch"]
-        last = events[-1]["offset"]
+        last = stream.events[-1]["offset"]
         async with service.connect("acme/streaming", epoch=epoch, offset=last) as again:
             await stream.go_on()
             await on.executor.complete(stream.task)
@@ -261,7 +260,7 @@ async def test_a_connection_manager_that_fails_closes_its_clients_and_they_resum
             assert frames[0]["data"]["recovered"] is True
             stats = (await service.get("/ws/stats")).json["instance"]
             assert (stats["connections"], stats["by_tenant"]) == (1, {"acme": 1})
-        assert_whole(events + frames[1:], stream.texts)
+        assert_whole(stream.events + frames[1:], stream.texts)
         await on.is_well()
 
 
@@ -310,12 +309,7 @@ async def test_an_actor_that_fails_at_its_start_is_started_again(
 ) -> None:
     with armed(",".join(f"{point}.on_start=raise:1" for point in POINTS)):
         async with scene(redis_server, prefix) as on:
-            restarted = {
-                each["actor"]
-                for each in await on.supervision()
-                if each["event"] == "actor.restarted"
-            }
-            assert restarted == {
+            failed = {
                 "supervisor/chat_router",
                 "supervisor/doorkeeper",
                 "supervisor/callback_worker",
@@ -323,6 +317,14 @@ async def test_an_actor_that_fails_at_its_start_is_started_again(
                 "supervisor/housekeeper",
                 "supervisor/connection_manager",
             }
+            for actor in failed:
+                await on.told(actor, "actor.restarted")
+            restarted = [
+                each["actor"]
+                for each in await on.supervision()
+                if each["event"] == "actor.restarted"
+            ]
+            assert sorted(restarted) == sorted(failed)
             await on.stream.go_on()
             await on.stream.ends_well()
             await on.is_well()

@@ -15,21 +15,14 @@ import orjson
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests.support.client import Address, close_code, frames_until, next_frame, say
+from tests.support.fake_executor import FakeExecutor
 from tests.support.figures import measured
 from tests.support.follower import Follower, answering, eventually
 from tests.support.proxy import Proxy
 from tests.support.raw import CLOSE, PING, TEXT, UPGRADE, RawSocket, frame, raw_socket
 from tests.support.redis_server import RedisServer
-from tests.support.service import (
-    Address,
-    FakeExecutor,
-    close_code,
-    frames_until,
-    next_frame,
-    process_service,
-    running_service,
-    say,
-)
+from tests.support.service import process_service, running_service
 
 KEY = "8f6f6a53-3f0e-4b0c-9c5a-1d2e3f405162"
 
@@ -182,12 +175,15 @@ async def test_a_client_that_comes_and_goes_every_moment_misses_nothing_and_leav
         ):
             for number in range(10):
                 assert (await service.send(key=f"{KEY}{number}")).status == 202
-            for _ in range(40):
+            for _ in range(40):  # at any moment, that of a handshake as well
                 await asyncio.sleep(0.05)
                 proxy.cut()
+            while len(follower.closes) <= 10:  # a slow machine gets no handshake done in between
+                await eventually(follower.connected.is_set)
+                proxy.cut()
+                await eventually(lambda: not follower.connected.is_set())
             await follower.ended(10, within=30)
         assert follower.text == "abcdefgh" * 10
-        assert len(follower.closes) > 10
         await eventually(lambda: has_connections(service, 0))
         await eventually(lambda: _listens_to_nobody(executor, prefix))
 
@@ -245,6 +241,7 @@ async def test_a_connection_cut_after_any_number_of_bytes_loses_and_doubles_noth
 # N8
 
 
+@pytest.mark.alone
 async def test_two_hundred_who_never_finish_their_headers_keep_nobody_out(
     redis_server: RedisServer, prefix: str
 ) -> None:

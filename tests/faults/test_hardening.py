@@ -19,10 +19,11 @@ from redis.asyncio import Redis
 from tests.execution.support import Process
 from tests.support.callers import AUTH, OPERATOR_KEY, bearer, token
 from tests.support.canary import CANARY
+from tests.support.client import close_code, frames_until, say
 from tests.support.raw import RawAnswer, close_payload, raw_socket
 from tests.support.redis_server import RedisServer
 from tests.support.redis_users import PREFIX, GuardedRedis, guarded_redis
-from tests.support.service import RunningProcess, close_code, frames_until, process_service, say
+from tests.support.service import RunningProcess, process_service
 
 DEBUG: dict[str, Any] = {"level": "debug"}
 NASTY = "\\r\\n{\\u0022event\\u0022:\\u0022forged\\u0022}\\u0000\\u001b[31m\\u2028%s{}"

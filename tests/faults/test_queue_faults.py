@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.fake_executor import FakeExecutor, TakenTask
 from tests.support.follower import Follower, eventually, followed
 from tests.support.redis_server import RedisServer
-from tests.support.service import FakeExecutor, TakenTask, process_service, running_service
+from tests.support.service import process_service, running_service
 
 KEY = "8f6f6a53-3f0e-4b0c-9c5a-1d2e3f405162"
 QUICK: Any = {"callbacks": {"claim_idle": 0.3, "poll_seconds": 0.05}}
@@ -161,6 +162,7 @@ async def test_what_was_added_while_no_instance_lived_is_all_told_when_one_does(
     assert follower.text == "".join(texts)
 
 
+@pytest.mark.alone
 async def test_a_worker_that_says_nothing_more_is_ended_by_the_deadline(
     redis_server: RedisServer, prefix: str
 ) -> None:
@@ -168,12 +170,12 @@ async def test_a_worker_that_says_nothing_more_is_ended_by_the_deadline(
         running_service(redis_server.url, prefix) as service,
         FakeExecutor(redis_server.url, prefix) as executor,
     ):
-        task_id = (await service.send(timeout=1)).json["task_id"]
+        task_id = (await service.send(timeout=2)).json["task_id"]
         task = await executor.take()
         await executor.stream_answer(task, "only this")
         entered = asyncio.get_running_loop().time()
         ended = await service.task_ended(task_id)
-        assert asyncio.get_running_loop().time() - entered < 1 + 1 + 0.5
+        assert asyncio.get_running_loop().time() - entered < 2 + 1 + 0.5
         assert (ended["status"], ended["result"]) == (
             "timeout",
             {"response": "only this", "partial": True},

@@ -15,14 +15,10 @@ from common.domain.actions import IfBusy, Priority
 from common.domain.errors import TaskAlreadyFinished
 from common.domain.ids import SessionKey, TaskId
 from tests.contract.talk import is_end
+from tests.support.client import Answer, next_frame
+from tests.support.fake_executor import FakeExecutor
 from tests.support.redis_server import RedisServer
-from tests.support.service import (
-    Answer,
-    FakeExecutor,
-    Running,
-    next_frame,
-    running_service,
-)
+from tests.support.service import Running, running_service
 from tests.support.stores import Stores, callback_fields, entry_of, key_of, stores
 
 ALL_AT_ONCE = {"prefetch": 2000}  # what is to be raced for stands in the streams

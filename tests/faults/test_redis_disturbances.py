@@ -11,17 +11,15 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.faults.signs_of_life import KEY, goes_on, restarts
+from tests.support.fake_executor import FakeExecutor
 from tests.support.figures import measured
 from tests.support.follower import Follower, answering, eventually
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
-from tests.support.service import (
-    FakeExecutor,
-    process_service,
-    running_service,
-)
+from tests.support.service import process_service, running_service
 
 OURS = "agent-orchestrator"  # what our connections are called in Redis
+ENOUGH = 20  # messages; on a slow machine they take longer
 
 
 # R17, R18: disturbed again and again, under load
@@ -68,7 +66,7 @@ async def test_a_redis_that_is_disturbed_again_and_again_costs_time_only(
 
         disturbing = asyncio.create_task(keep_disturbing())
         sent, until = 0, time.monotonic() + 3
-        while time.monotonic() < until:
+        while time.monotonic() < until or sent <= ENOUGH:
             session = followers[sent % 5].session
             async with asyncio.timeout(10):
                 while (await service.send(session, key=f"{KEY}{sent}")).status != 202:
@@ -82,7 +80,6 @@ async def test_a_redis_that_is_disturbed_again_and_again_costs_time_only(
             assert follower.types.count("user_message") == mine
             assert follower.text == "abc" * mine
         assert await restarts(service) == 0
-    assert sent > 20
 
 
 # R19, R20: the hint is lost

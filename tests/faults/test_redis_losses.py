@@ -9,15 +9,12 @@ from typing import Any
 from redis.asyncio import Redis
 
 from tests.faults.signs_of_life import KEY, goes_on, is_alive, restarts
+from tests.support.client import close_code, next_frame
+from tests.support.fake_executor import FakeExecutor
 from tests.support.follower import Follower, eventually
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
-from tests.support.service import (
-    FakeExecutor,
-    close_code,
-    next_frame,
-    running_service,
-)
+from tests.support.service import running_service
 
 
 async def command(client: Any, *words: str | int) -> Any:
@@ -119,6 +116,7 @@ async def test_a_file_that_lost_its_end_costs_what_stood_there(prefix: str) -> N
         ):
             await service.send(key=KEY)
             await _damage(server, lambda data: data[:-7])
+            await service.ready()  # who has just found Redis away looks away for a moment
             async with service.connect(offset=0) as socket:
                 await goes_on(service, executor, socket)
             events = (await service.events())["events"]
@@ -135,8 +133,9 @@ async def test_a_damaged_event_harms_only_who_reads_it(prefix: str) -> None:
         ):
             body = {"tenant_id": "acme", "session_id": "s-9", "message_data": {"n": "needle"}}
             assert (await service.post("/api/ws/send", body)).status == 202
-            await eventually(lambda: service.events("acme/s-9"))
+            assert (await service.events("acme/s-9"))["last_offset"] == 1
             await _damage(server, lambda data: data.replace(b'"needle"', b'"nee"!!!'))
+            await service.ready()  # who has just found Redis away looks away for a moment
             async with service.connect("acme/s-1") as socket:
                 await next_frame(socket)
                 await goes_on(service, executor, socket)

@@ -11,38 +11,23 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tests.faults.signs_of_life import goes_on, is_alive, is_refused, restarts
+from tests.faults.signs_of_life import is_alive, is_refused, life, restarts
 from tests.support.follower import eventually
 from tests.support.redis_server import RedisServer
-from tests.support.service import (
-    FakeExecutor,
-    frames_until,
-    next_frame,
-    process_service,
-    running_service,
-)
+from tests.support.service import process_service
 
 # R8, R10, R14: Redis refuses
 
 
 async def test_a_redis_without_memory_means_overloaded_until_it_has_some(prefix: str) -> None:
-    with RedisServer() as server:
-        async with (
-            running_service(server.url, prefix) as service,
-            FakeExecutor(server.url, prefix) as executor,
-            Redis.from_url(server.url) as client,
-            service.connect() as socket,
-        ):
-            await service.send()
-            task = await executor.take()
-            await executor.stream_answer(task, "a")
-            await frames_until(socket, "agent_delta")
-            await executor.report(task, "completed", {"response": "a"})
-            await client.config_set("maxmemory", 1)
-            await is_refused(service, "overloaded")
-            await is_alive(socket)
-            await client.config_set("maxmemory", 0)
-            await goes_on(service, executor, socket)
+    async with life(prefix) as on:
+        task = await on.is_half_told("a")
+        await on.executor.report(task, "completed", {"response": "a"})
+        await on.redis.config_set("maxmemory", 1)
+        await is_refused(on.service, "overloaded")
+        await is_alive(on.socket)
+        await on.redis.config_set("maxmemory", 0)
+        await on.goes_on()
 
 
 @contextlib.asynccontextmanager
@@ -80,43 +65,29 @@ async def test_a_redis_that_takes_no_writes_means_unavailable_until_it_does(
     prefix: str, refusing: Callable[[Any], contextlib.AbstractAsyncContextManager[None]]
 ) -> None:
     """READONLY, NOREPLICAS and MISCONF."""
-    with RedisServer() as server:
-        async with (
-            running_service(server.url, prefix) as service,
-            FakeExecutor(server.url, prefix) as executor,
-            Redis.from_url(server.url, decode_responses=True) as client,
-            service.connect() as socket,
-        ):
-            await next_frame(socket)
-            async with refusing(client):
-                await is_refused(service)
-                await is_alive(socket)
-            await goes_on(service, executor, socket)
-            assert await restarts(service) == 0
+    async with life(prefix) as on:
+        async with refusing(on.redis):
+            await is_refused(on.service)
+            await is_alive(on.socket)
+        await on.goes_on()
+        assert await restarts(on.service) == 0
 
 
 async def test_a_redis_that_still_loads_means_unavailable_until_it_has(prefix: str) -> None:
-    slow = ("--key-load-delay", "300", "--aof-use-rdb-preamble", "no")
-    with RedisServer(*slow) as server:
-        async with (
-            running_service(server.url, prefix) as service,
-            FakeExecutor(server.url, prefix) as executor,
-            Redis.from_url(server.url) as client,
-            service.connect() as socket,
-        ):
-            await next_frame(socket)
-            for _ in range(10):
-                pipeline = client.pipeline(transaction=False)
-                for number in range(1000):
-                    pipeline.set("filler", number)
-                await pipeline.execute()
-            await asyncio.to_thread(server.kill)
-            starting = asyncio.create_task(asyncio.to_thread(server.restart))
-            await eventually(lambda: _says_loading(client))
-            await is_refused(service)
-            assert not starting.done()
-            await starting
-            await goes_on(service, executor, socket)
+    slow = ("--key-load-delay", "150", "--aof-use-rdb-preamble", "no")
+    async with life(prefix, *slow) as on:
+        for _ in range(20):  # four seconds and more to load, in which all the rest has its room
+            pipeline = on.redis.pipeline(transaction=False)
+            for number in range(1000):
+                pipeline.set("filler", number)
+            await pipeline.execute()
+        await asyncio.to_thread(on.server.kill)
+        starting = asyncio.create_task(asyncio.to_thread(on.server.restart))
+        await eventually(lambda: _says_loading(on.redis))
+        await is_refused(on.service)
+        assert not starting.done()
+        await starting
+        await on.goes_on()
 
 
 async def _says_loading(client: Any) -> bool:
@@ -129,22 +100,15 @@ async def _says_loading(client: Any) -> bool:
 
 async def test_a_full_disk_means_unavailable_until_there_is_room(prefix: str) -> None:
     """A limit on the size of its files stands for the disk: Redis cannot tell them apart."""
-    with RedisServer() as server:
-        async with (
-            running_service(server.url, prefix) as service,
-            FakeExecutor(server.url, prefix) as executor,
-            Redis.from_url(server.url) as client,
-            service.connect() as socket,
-        ):
-            await next_frame(socket)
-            size = int((await client.info("persistence"))["aof_current_size"])
-            resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (size + 20_000, -1))
-            await client.set("filler", b"x" * 40_000)
-            await eventually(lambda: _cannot_write(client))
-            await is_refused(service)
-            await is_alive(socket)
-            resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (-1, -1))
-            await goes_on(service, executor, socket)
+    async with life(prefix) as on:
+        size = int((await on.redis.info("persistence"))["aof_current_size"])
+        resource.prlimit(on.server.pid, resource.RLIMIT_FSIZE, (size + 20_000, -1))
+        await on.redis.set("filler", b"x" * 40_000)
+        await eventually(lambda: _cannot_write(on.redis))
+        await is_refused(on.service)
+        await is_alive(on.socket)
+        resource.prlimit(on.server.pid, resource.RLIMIT_FSIZE, (-1, -1))
+        await on.goes_on()
 
 
 async def _cannot_write(client: Any) -> bool:

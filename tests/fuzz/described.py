@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from jsonschema import Draft202012Validator, FormatChecker
 
-from tests.support.service import Address, Answer
+from tests.support.client import Address, Answer
 
 # What is there in some answers of a status only.
 SOMETIMES = ("Idempotent-Replayed", "Retry-After")

@@ -1,6 +1,5 @@
 """Every answer that the document tells of is provoked, and held against what it says."""
 
-import asyncio
 import hashlib
 from typing import Any
 
@@ -12,25 +11,19 @@ from tornado.httputil import HTTPHeaders
 from tests.fuzz.conftest import AUTH, KEY
 from tests.fuzz.described import Asking, Described
 from tests.fuzz.test_rest import DOCUMENT
+from tests.support.client import Address, Answer, frames_until, next_frame
+from tests.support.fake_executor import FakeExecutor
+from tests.support.follower import eventually
 from tests.support.raw import raw_socket
 from tests.support.redis_server import RedisServer, free_port
-from tests.support.service import (
-    Address,
-    Answer,
-    FakeExecutor,
-    Running,
-    frames_until,
-    next_frame,
-    process_service,
-    running_service,
-)
+from tests.support.service import Running, process_service, running_service
 
 KEYS = {scope: f"a-key-of-acme-that-may-only-{scope}" for scope in ("chat", "push")}
 MESSAGE = {"tenant_id": "acme", "session_id": "s-1", "agent_id": "echo", "message": "hi"}
 SETTINGS: dict[str, Any] = {
     "server": {"max_body_bytes": 20_000},
     "agents": {"echo": {}, "slow": {}},
-    "tiers": {"tiny": {"requests_per_minute": 1, "max_connections": 1}},
+    "tiers": {"tiny": {"requests_per_hour": 1, "max_connections": 1}},
     "tenants": {"few": {"tier": "tiny"}},
 }
 LIMITED = {
@@ -67,6 +60,7 @@ async def test_what_the_document_tells_is_what_is_answered(
             await chat(ask, service, executor)
             await dead_letters(ask, service, executor)
         await pushes(ask)
+        await service.ready()  # but for a while after it stood still for want of a processor
         await operations(ask)
         await pages(ask)
         async with service.connect("few/s"):  # as many as that tenant may have
@@ -84,9 +78,7 @@ async def test_what_the_document_tells_is_what_is_answered(
 async def test_without_redis_each_address_says_so_as_described(prefix: str) -> None:
     nowhere = f"redis://127.0.0.1:{free_port()}/0"
     async with process_service(nowhere, prefix, is_ready=False) as service:
-        async with asyncio.timeout(10):
-            while not await listens(service):
-                await asyncio.sleep(0.05)
+        await eventually(lambda: listens(service))
         described = Described((await service.get("/openapi.json")).json)
         ask = Asking(service, described)
         await ask(200, "GET", "/health")

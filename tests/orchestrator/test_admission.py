@@ -27,16 +27,12 @@ from tests.orchestrator.crowds import (
     refused,
     tier,
 )
+from tests.support.client import close_code, next_frame, say
+from tests.support.fake_executor import FakeExecutor
 from tests.support.proxy import Proxy
 from tests.support.raw import UPGRADE, raw_socket, raw_websocket
 from tests.support.redis_server import RedisServer
-from tests.support.service import (
-    FakeExecutor,
-    close_code,
-    next_frame,
-    running_service,
-    say,
-)
+from tests.support.service import running_service
 
 # This instance's own places
 
@@ -186,6 +182,7 @@ async def test_a_drained_instance_leaves_no_places_behind(
         assert not await fake.redis.keys(f"{prefix}connections:*")
 
 
+@pytest.mark.alone
 async def test_who_is_refused_while_redis_is_away_takes_no_place(
     redis_server: RedisServer, prefix: str
 ) -> None:

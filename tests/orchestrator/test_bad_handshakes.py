@@ -16,9 +16,10 @@ from tests.orchestrator.crowds import (
     eventually,
     refused,
 )
+from tests.support.client import close_code
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
-from tests.support.service import Running, close_code, running_service
+from tests.support.service import Running, running_service
 
 
 async def knock_wrongly(service: Running, times: int, address: str = HOME) -> None:

@@ -1,11 +1,16 @@
 """Frames of one connection: who sends more than it may is closed, and nobody else."""
 
+import asyncio
+from functools import partial
+
 import orjson
 import pytest
 
+from orchestrator.token_bucket import TokenBucket
+from tests.support.client import frames_until, next_frame, say
 from tests.support.raw import CLOSE, CONTINUATION, PING, PONG, TEXT, RawSocket, frame, raw_websocket
 from tests.support.redis_server import RedisServer
-from tests.support.service import frames_until, next_frame, running_service, say
+from tests.support.service import running_service
 
 LIMIT = 3  # a second: a third of one for the next
 OURS = orjson.dumps({"type": "ping", "id": "p"})
@@ -34,8 +39,10 @@ async def test_a_seconds_worth_of_frames_may_come_at_once(
 
 @pytest.mark.parametrize("opcode", [TEXT, PING, PONG, CONTINUATION])
 async def test_one_frame_more_closes_the_connection_whatever_kind_it_is(
-    redis_server: RedisServer, prefix: str, opcode: int
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch, opcode: int
 ) -> None:
+    standing = partial(TokenBucket, clock=lambda: 0.0)  # however long this takes, it is at once
+    monkeypatch.setattr("orchestrator.socket.TokenBucket", standing)
     limits = {"max_frames_per_second": LIMIT}
     async with (
         running_service(redis_server.url, prefix, websocket=limits) as service,
@@ -57,8 +64,9 @@ async def test_a_flood_closes_its_own_connection_and_no_other(
         raw_websocket(service.port, "/ws/acme/s") as loud,
     ):
         await next_frame(other)
-        await send_at_once(loud, 20_000)
-        assert (await loud.frame_of(CLOSE)).close_code == 4429
+        # Read while it is sent: the close is soon followed by the end of the connection.
+        close, _ = await asyncio.gather(loud.frame_of(CLOSE), send_at_once(loud, 20_000))
+        assert close.close_code == 4429
         assert await loud.ended()
         await say(other, "ping", "still-here")
         assert (await frames_until(other, "pong"))[-1]["id"] == "still-here"

@@ -11,10 +11,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from orchestrator.loop_watch import EVERY, LOG_EVERY, LoopWatch
+from orchestrator.loop_watch import EVERY, UNREADY_FOR, LoopWatch
+from tests.support.client import Address
 from tests.support.follower import eventually
 from tests.support.redis_server import RedisServer
-from tests.support.service import Address, process_service
+from tests.support.service import process_service
 
 STALL = 1.2  # seconds
 
@@ -49,7 +50,15 @@ async def test_a_stall_is_measured_to_within_one_look() -> None:
     watch = await watched(0.3)
     assert watch.longest >= 0.3 - EVERY
     assert watch.total >= watch.longest
-    assert sum(watch.counts[5:]) == 1  # above a quarter of a second
+    assert sum(watch.counts[5:]) >= 1  # above a quarter of a second; a busy machine adds its own
+
+
+def test_a_stall_is_counted_once_among_those_of_its_length() -> None:
+    watch = LoopWatch()
+    for late in (0.0, 0.02, 0.3, 6.0):
+        watch._record(late, busy=0.0, now=1000.0)
+    assert watch.counts == [1, 1, 0, 0, 0, 1, 0, 1]
+    assert (watch.longest, watch.total) == (6.0, 6.32)
 
 
 async def test_time_spent_waiting_is_told_from_time_spent_working() -> None:
@@ -71,22 +80,35 @@ async def test_a_watch_that_was_stopped_looks_no_more() -> None:
     assert sum(watch.counts) == 0
 
 
-async def test_many_stalls_are_one_line_a_second() -> None:
+async def test_a_stall_is_logged_with_its_length() -> None:
     with capture_logs() as lines:
-        watch = await watched(0.15, 0.15, 0.15)
-        assert [line["event"] for line in lines] == ["loop.stalled"]
-        assert lines[0]["ms"] >= 130
-        assert lines[0]["unlogged"] == 0
-        watch._logged_at -= LOG_EVERY  # a second later
-        watch.start()
-        await stalled(watch, 0.15)
-        watch.stop()
-        assert [line["unlogged"] for line in lines] == [0, 2]
+        await watched(0.15)
+    assert {line["event"] for line in lines} == {"loop.stalled"}
+    assert max(line["ms"] for line in lines) >= 130
 
 
-@pytest.mark.parametrize(("stall", "is_shaken"), [(0.5, False), (1.1, True)])
-async def test_only_a_long_stall_shakes_the_watch(stall: float, is_shaken: bool) -> None:
-    assert (await watched(stall)).is_shaken is is_shaken
+def test_a_short_stall_is_in_the_metrics_only() -> None:
+    watch = LoopWatch()
+    with capture_logs() as lines:
+        watch._record(0.15, busy=0.1, now=1000.0)
+        watch._record(0.09, busy=0.09, now=1001.0)
+    assert lines == [
+        {"event": "loop.stalled", "log_level": "warning", "ms": 150, "cpu_ms": 100},
+    ]
+
+
+async def test_a_long_stall_shakes_the_watch() -> None:
+    assert (await watched(1.1)).is_shaken
+
+
+@pytest.mark.parametrize(("late", "is_shaken"), [(0.99, False), (1.0, True)])
+def test_only_a_long_stall_shakes_it_and_only_for_a_while(late: float, is_shaken: bool) -> None:
+    watch = LoopWatch()
+    now = time.monotonic()
+    watch._record(late, busy=0.0, now=now)
+    assert watch.is_shaken is is_shaken
+    watch._record(late, busy=0.0, now=now - UNREADY_FOR)
+    assert not watch.is_shaken
 
 
 async def test_an_instance_that_stood_still_says_so_and_is_not_ready_for_a_while(
@@ -99,7 +121,8 @@ async def test_an_instance_that_stood_still_says_so_and_is_not_ready_for_a_while
         assert (refused.status, refused.code) == (503, "overloaded")
         assert (await service.get("/health")).status == 200
         assert (await samples(service))["orchestrator_loop_lag_max_seconds"] >= STALL - 0.05
-        (line,) = [each for each in lines_of(service.log) if each["event"] == "loop.stalled"]
+        stalls = [each for each in lines_of(service.log) if each["event"] == "loop.stalled"]
+        line = max(stalls, key=lambda each: float(each["ms"]))  # a busy start may be another
         assert line["ms"] >= (STALL - 0.05) * 1000
         assert line["cpu_ms"] < 500
         await service.ready()

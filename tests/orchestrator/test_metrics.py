@@ -2,8 +2,9 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.client import next_frame
 from tests.support.redis_server import RedisServer
-from tests.support.service import next_frame, running_service
+from tests.support.service import running_service
 
 
 async def test_metrics_count_what_has_happened(redis_server: RedisServer, prefix: str) -> None:

@@ -4,8 +4,16 @@ import orjson
 import pytest
 
 from common.domain import errors
-from common.domain.errors import OrchestratorError, TaskNotFound, TooMany, ValidationFailed
-from orchestrator.problems import problem_body
+from common.domain.errors import (
+    OrchestratorError,
+    QuotaExceeded,
+    RedisUnavailable,
+    TaskNotFound,
+    TooMany,
+    Unauthorized,
+    ValidationFailed,
+)
+from orchestrator.problems import headers_of, problem_body
 
 ERRORS = [
     each
@@ -36,3 +44,26 @@ def test_a_detail_of_its_own_wins() -> None:
     assert orjson.loads(problem_body(TaskNotFound("Look elsewhere."), "r"))["detail"] == (
         "Look elsewhere."
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "headers"),
+    [
+        (TaskNotFound(), {}),
+        (RedisUnavailable(retry_after=3), {"Retry-After": "3"}),
+        (Unauthorized(), {"WWW-Authenticate": "Bearer"}),
+        (
+            QuotaExceeded(limit=40, remaining=0, reset=7),
+            {
+                "Retry-After": "7",
+                "RateLimit-Limit": "40",
+                "RateLimit-Remaining": "0",
+                "RateLimit-Reset": "7",
+            },
+        ),
+    ],
+)
+def test_headers_say_when_to_come_back_and_what_else_to_do(
+    error: OrchestratorError, headers: dict[str, str]
+) -> None:
+    assert headers_of(error) == headers

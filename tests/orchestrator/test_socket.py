@@ -8,19 +8,13 @@ import orjson
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from tests.support.client import close_code, frames_until, next_frame, say
+from tests.support.fake_executor import FakeExecutor
+from tests.support.follower import eventually
 from tests.support.proxy import Proxy
 from tests.support.raw import KEY, TEXT, UPGRADE, raw_socket
 from tests.support.redis_server import RedisServer
-from tests.support.service import (
-    FakeExecutor,
-    RunningProcess,
-    close_code,
-    frames_until,
-    next_frame,
-    process_service,
-    running_service,
-    say,
-)
+from tests.support.service import RunningProcess, process_service, running_service
 
 
 async def refusal_of(
@@ -182,9 +176,7 @@ async def test_no_more_connections_are_taken_than_the_limit(
         async with service.connect("acme/a"), service.connect("acme/b"):
             refused = await refusal_of(service, "acme/c")
             assert refused == (503, "overloaded", 1013)
-        async with asyncio.timeout(5):
-            while service.service.app.sockets:  # a client's close is seen a moment later
-                await asyncio.sleep(0.01)
+        await eventually(lambda: not service.service.app.sockets)  # a close is seen a moment later
         async with service.connect("acme/c") as socket:
             assert (await next_frame(socket))["type"] == "connection_ack"
 
@@ -204,11 +196,11 @@ async def test_who_leaves_while_being_let_in_is_not_counted_for_ever(prefix: str
                         await asyncio.sleep(0.01)
             async with service.connect("acme/s") as socket:  # in the end the pause is over
                 await next_frame(socket)
-            async with asyncio.timeout(5):
-                while service.service.app.counters.connections or service.service.app.sockets:
-                    await asyncio.sleep(0.01)
+            app = service.service.app
+            await eventually(lambda: not (app.counters.connections or app.sockets))
 
 
+@pytest.mark.alone
 async def test_a_session_is_refused_while_redis_is_away(
     redis_server: RedisServer, prefix: str
 ) -> None:

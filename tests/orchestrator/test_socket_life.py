@@ -9,18 +9,11 @@ from typing import Any
 import pytest
 
 from common.domain.events import encode_entry
+from tests.support.client import WITHIN, close_code, frames_until, next_frame, say
+from tests.support.fake_executor import FakeExecutor
 from tests.support.raw import CLOSE, TEXT, raw_websocket
 from tests.support.redis_server import RedisServer
-from tests.support.service import (
-    FakeExecutor,
-    RunningProcess,
-    close_code,
-    frames_until,
-    next_frame,
-    process_service,
-    running_service,
-    say,
-)
+from tests.support.service import RunningProcess, process_service, running_service
 
 # The way out
 
@@ -100,7 +93,8 @@ async def test_an_instance_that_stops_says_so(
 ) -> None:
     async with process_service(redis_server.url, prefix) as service:
         async with service.connect("acme/s") as one, service.connect("acme/t") as other:
-            await next_frame(one)
+            for socket in (one, other):
+                await next_frame(socket)  # let in for good; before that it would be refused
             service.send_signal(signal.Signals[signal_])
             assert await close_code(one) == code
             assert await close_code(other) == code
@@ -216,7 +210,7 @@ async def test_joining_in_the_middle_of_a_long_answer_costs_few_frames(
         await service.send("acme/s")
         task = await executor.take()
         await executor.stream_answer(task, *(f"w{i} " for i in range(1500)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN):
             while (await service.events("acme/s"))["last_offset"] < 1502:
                 await asyncio.sleep(0.05)
         async with service.connect("acme/s", offset=0, compact=1) as socket:

@@ -7,8 +7,9 @@ import pytest
 from tornado.iostream import BaseIOStream
 
 from orchestrator.transport import _header
+from tests.support.client import next_frame, say
 from tests.support.redis_server import RedisServer
-from tests.support.service import next_frame, running_service, say
+from tests.support.service import running_service
 
 
 @pytest.mark.parametrize(

@@ -368,7 +368,7 @@ async def test_a_client_that_answers_pings_stays_and_one_that_does_not_is_closed
 ) -> None:
     async with (
         running_service(
-            redis_server.url, prefix, websocket={"ping_interval": 0.2, "ping_timeout": 0.1}
+            redis_server.url, prefix, websocket={"ping_interval": 1, "ping_timeout": 1}
         ) as service,
         raw_websocket(service.port, "/ws/acme/s") as raw,
     ):

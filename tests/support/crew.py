@@ -13,7 +13,7 @@ from typing import Any, Self
 import orjson
 from redis.asyncio import Redis
 
-from tests.support.service import Address, Answer
+from tests.support.client import Address, Answer
 
 PRIORITIES = ("high", "normal", "low")
 GROUP = "agent-execution"

@@ -9,14 +9,9 @@ import orjson
 from redis import exceptions
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.support.service import (
-    WITHIN,
-    Address,
-    FakeExecutor,
-    Frame,
-    Running,
-    running_service,
-)
+from tests.support.client import WITHIN, Address, Frame
+from tests.support.fake_executor import FakeExecutor
+from tests.support.service import Running, running_service
 
 COME_BACK = 0.05  # seconds
 

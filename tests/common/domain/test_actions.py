@@ -1,6 +1,7 @@
 """Domain Actions are values with the words of the contract."""
 
 import dataclasses
+from uuid import UUID
 
 import pytest
 
@@ -13,7 +14,7 @@ from common.domain.actions import (
     WebSocketBroadcastAction,
     WebSocketSendAction,
 )
-from common.domain.ids import AgentId, SessionId, SessionKey, TaskId, TenantId, is_uuid
+from common.domain.ids import AgentId, SessionId, SessionKey, TaskId, TenantId
 
 TENANT, SESSION = TenantId("acme"), SessionId("s-1")
 
@@ -47,7 +48,7 @@ def test_each_is_called_what_the_contract_calls_it() -> None:
 
 def test_a_message_becomes_the_task_of_its_own_id() -> None:
     action = send()
-    assert is_uuid(action.task_id)
+    assert str(UUID(action.task_id)) == action.task_id
     assert action.task_id == action.action_id != send().action_id
 
 

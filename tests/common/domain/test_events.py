@@ -16,7 +16,6 @@ from common.domain.events import (
     encode_entry,
     encode_frame,
     encode_reply,
-    frames_of,
 )
 from common.domain.ids import SessionId, SessionKey, TaskId, TenantId
 
@@ -86,9 +85,9 @@ def test_a_push_may_not_pretend_to_be_one_of_our_own() -> None:
 
 
 def test_events_become_frames_one_by_one() -> None:
-    frames = frames_of(deltas("a", "b"), ADDRESS)
-    assert [frame.offset for frame in frames] == [1, 2]
-    assert orjson.loads(frames[1].payload)["data"] == {"text": "b"}
+    frames = [orjson.loads(event.frame(ADDRESS)) for event in deltas("a", "b")]
+    assert [frame["offset"] for frame in frames] == [1, 2]
+    assert frames[1]["data"] == {"text": "b"}
 
 
 def test_consecutive_deltas_are_joined_across_pages() -> None:

@@ -131,7 +131,7 @@ async def test_typing_passes_by(redis_server: RedisServer, prefix: str) -> None:
 
 
 async def test_many_sessions_are_applied_in_one_go(redis_server: RedisServer, prefix: str) -> None:
-    async with stores(redis_server.url, prefix) as each:
+    async with stores(redis_server.url, prefix, socket_timeout=30.0) as each:
         sessions = [key_of(f"s-{i}") for i in range(200)]
         tasks = [await each.submit(session) for session in sessions]
         entries = [

@@ -85,7 +85,7 @@ async def test_a_gap_that_closes_in_time_does_no_harm(
 async def test_as_much_may_wait_as_the_contract_allows(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with stores(redis_server.url, prefix) as each:
+    async with stores(redis_server.url, prefix, socket_timeout=30.0) as each:
         task_id = await each.submit()
         entries = [
             entry_of(callback_fields(task_id, *delta(seq)), f"{seq}-0")

@@ -23,7 +23,7 @@ async def test_a_reply_that_is_lost_at_any_step_changes_nothing_in_the_end(
     async with (
         Proxy(redis_server.port) as proxy,
         stores(redis_server.url, prefix) as watcher,
-        stores(proxy.url, prefix, socket_timeout=1.0) as each,
+        stores(proxy.url, prefix, socket_timeout=30.0) as each,
     ):
         task_id = await watcher.submit()
         bad: Report = (1, 2, "laughing", {})

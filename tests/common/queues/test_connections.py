@@ -23,8 +23,10 @@ HOME = "192.0.2.1"
 class Instance(Connections):
     """One instance's connections, and the moves of a test."""
 
-    def __init__(self, url: str, prefix: str, bad_handshakes: int = 60) -> None:
-        self.redis, self.keys = Redis(url, socket_timeout=0.5), Keys(prefix)
+    def __init__(
+        self, url: str, prefix: str, bad_handshakes: int = 60, socket_timeout: float = 30.0
+    ) -> None:
+        self.redis, self.keys = Redis(url, socket_timeout=socket_timeout), Keys(prefix)
         self.handshakes = BadHandshakes(self.redis, self.keys, bad_handshakes)
         super().__init__(self.redis, self.keys, self.handshakes)
 
@@ -199,7 +201,7 @@ async def test_places_of_which_no_answer_came_are_given_back(
 ) -> None:
     async with (
         Proxy(redis_server.port) as proxy,
-        instances(proxy.url, prefix) as (one,),
+        instances(proxy.url, prefix, socket_timeout=2.0) as (one,),
         instances(redis_server.url, prefix) as (other,),
     ):
         await one.come(place(tenant=5))
@@ -213,7 +215,7 @@ async def test_places_of_which_no_answer_came_are_given_back(
         with pytest.raises(RedisUnavailable):
             await one.renew()
         await proxy.heal()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while True:  # for a moment Redis still counts as away
                 try:
                     await one.settle()

@@ -53,7 +53,7 @@ async def test_an_entry_of_countless_fields_is_cut(redis_server: RedisServer, pr
 
 
 async def test_only_about_the_newest_are_kept(redis_server: RedisServer, prefix: str) -> None:
-    async with stores(redis_server.url, prefix) as each:
+    async with stores(redis_server.url, prefix, socket_timeout=30.0) as each:
         await each.redis.batch(
             [("XADD", each.keys.dead_callbacks, f"{i}-1", "a", "b") for i in range(1, 12_000)]
         )

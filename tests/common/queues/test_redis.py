@@ -15,12 +15,12 @@ from common.queues.scripts import SCHEDULE, TAKE_DUE
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 
-TIMEOUT = 0.4  # seconds
-SLACK = 0.5
+PATIENT = 30.0  # seconds; one that answers is not given up, however busy the machine is
+TIMEOUT = 1.2  # for one that is to be given up
 
 
 @asynccontextmanager
-async def redis_at(url: str, socket_timeout: float = TIMEOUT) -> AsyncIterator[Redis]:
+async def redis_at(url: str, socket_timeout: float = PATIENT) -> AsyncIterator[Redis]:
     redis = Redis(url, socket_timeout=socket_timeout)
     try:
         yield redis
@@ -103,12 +103,10 @@ async def test_a_killed_redis_is_noticed_at_once_and_used_again_when_it_is_back(
         async with redis_at(server.url) as redis:
             await redis.run(SCHEDULE, [f"{prefix}due"], "member", "at", 5)
             server.kill()
-            loop = asyncio.get_running_loop()
-            before = loop.time()
-            for _ in range(20):
-                with pytest.raises(RedisUnavailable):
-                    await redis.call("PING")
-            assert loop.time() - before < 1
+            async with asyncio.timeout(PATIENT / 3):  # none of them waits for an answer
+                for _ in range(20):
+                    with pytest.raises(RedisUnavailable):
+                        await redis.call("PING")
             server.restart()
             await until_back(redis)
             # The scripts are gone with the process; the data is not.
@@ -117,31 +115,31 @@ async def test_a_killed_redis_is_noticed_at_once_and_used_again_when_it_is_back(
 
 
 async def test_a_silent_redis_is_an_error_within_the_timeout(redis_server: RedisServer) -> None:
-    async with Proxy(redis_server.port) as proxy, redis_at(proxy.url) as redis:
-        await redis.call("PING")
+    async with Proxy(redis_server.port) as proxy, redis_at(proxy.url, TIMEOUT) as redis:
+        await until_back(redis)
         proxy.blackhole()
         loop = asyncio.get_running_loop()
         before = loop.time()
-        calls = [redis.call("PING") for _ in range(100)]  # more than there are connections
+        calls = [redis.call("PING") for _ in range(500)]  # far more than there are connections
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(result, RedisUnavailable) for result in results)
-        assert loop.time() - before < TIMEOUT + SLACK + 1
+        assert loop.time() - before < 3  # as the contract says; one behind the other it is 19 s
         await proxy.heal()
         await until_back(redis)
 
 
 async def test_who_comes_right_after_a_failure_does_not_wait_for_another(
-    redis_server: RedisServer,
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Proxy(redis_server.port) as proxy, redis_at(proxy.url) as redis:
+    monkeypatch.setattr("common.queues.redis.BREATH", 60.0)  # it comes within that
+    async with Proxy(redis_server.port) as proxy, redis_at(proxy.url, TIMEOUT) as redis:
         proxy.blackhole()
         with pytest.raises(RedisUnavailable):
             await redis.call("PING")
-        loop = asyncio.get_running_loop()
-        before = loop.time()
+        assert proxy.accepted == 1
         with pytest.raises(RedisUnavailable):
             await redis.call("PING")
-        assert loop.time() - before < BREATH / 2
+        assert proxy.accepted == 1  # it has not even tried
 
 
 @pytest.mark.parametrize("commands", [1, 3])
@@ -174,9 +172,10 @@ async def test_refused_and_cut_connections_are_redis_unavailable(
 
 
 async def test_a_slow_redis_is_not_an_absent_one(redis_server: RedisServer, prefix: str) -> None:
-    async with Proxy(redis_server.port) as proxy, redis_at(proxy.url) as redis:
+    timeout = 3.0
+    async with Proxy(redis_server.port) as proxy, redis_at(proxy.url, timeout) as redis:
         await redis.call("PING")
-        proxy.latency = TIMEOUT / 6
+        proxy.latency = timeout / 6
         assert await redis.batch([("INCR", f"{prefix}n")] * 3) == [1, 2, 3]
 
 
@@ -201,7 +200,7 @@ async def test_a_call_that_was_given_up_mixes_up_no_other_replies(
 async def test_more_calls_than_connections_wait_their_turn(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with redis_at(redis_server.url, 2.0) as redis:
+    async with redis_at(redis_server.url) as redis:
         found = await asyncio.gather(*(redis.call("INCR", f"{prefix}n") for _ in range(500)))
         assert sorted(found) == list(range(1, 501))
 
@@ -234,7 +233,7 @@ async def test_a_demoted_redis_is_unavailable(prefix: str) -> None:
 
 async def test_a_busy_redis_is_unavailable() -> None:
     with RedisServer("--lua-time-limit", "20") as server:
-        async with redis_at(server.url) as redis, redis_at(server.url, 5.0) as other:
+        async with redis_at(server.url) as redis, redis_at(server.url) as other:
             busy = asyncio.create_task(other.batch([("EVAL", "while true do end", 0)]))
             with pytest.raises(RedisUnavailable) as raised:
                 await until_it_fails(redis)

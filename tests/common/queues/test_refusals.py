@@ -15,7 +15,7 @@ KEYS = Keys("p:")
 
 
 async def refusal_of(url: str) -> str | None:
-    redis = Redis(url, socket_timeout=0.5)
+    redis = Redis(url, socket_timeout=30.0)
     try:
         return await refusal(redis, KEYS)
     finally:

@@ -22,6 +22,11 @@ def push(data: object = None, **fields: Any) -> WebSocketSendAction:
     )
 
 
+def as_given(ttl: int) -> int:
+    """100 for what had 100 s just now: some of them have passed."""
+    return 100 if 90 < ttl <= 100 else ttl
+
+
 async def test_a_session_that_nobody_used_has_no_log(
     redis_server: RedisServer, prefix: str
 ) -> None:
@@ -97,13 +102,14 @@ async def test_more_events_in_one_step_than_are_kept_leave_the_newest(
 async def test_an_idle_log_expires_after_its_last_event_and_begins_anew(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with stores(redis_server.url, prefix, ttl=1) as each:
+    async with stores(redis_server.url, prefix, ttl=100) as each:
         await each.log.push(push())
         before = await each.log.join(SESSION)
-        assert await each.ttl(each.keys.session_meta(SESSION)) == 1
-        assert await each.ttl(each.keys.session_log(SESSION)) == 1
-        while await each.exists(each.keys.session_meta(SESSION)):
-            await asyncio.sleep(0.05)  # for Redis's own clock
+        for key in (each.keys.session_meta(SESSION), each.keys.session_log(SESSION)):
+            assert as_given(await each.ttl(key)) == 100
+            await each.redis.call("PEXPIRE", key, 1)  # as if its time had come
+            while await each.exists(key):
+                await asyncio.sleep(0.01)  # for Redis's own clock
         await each.log.push(push())
         after = await each.log.join(SESSION)
         assert after.epoch != before.epoch
@@ -124,7 +130,7 @@ async def test_nothing_expires_while_a_task_is_open(redis_server: RedisServer, p
     async with stores(redis_server.url, prefix, ttl=100) as each:
         await each.log.push(push())
         meta, log = each.keys.session_meta(SESSION), each.keys.session_log(SESSION)
-        assert await each.ttl(meta) == await each.ttl(log) == 100
+        assert [as_given(await each.ttl(key)) for key in (meta, log)] == [100, 100]
         first, second = await each.submit(), await each.submit()
         await each.log.push(push())
         keys = [meta, log, each.keys.task(SESSION, first), each.keys.task_session(first)]
@@ -132,9 +138,9 @@ async def test_nothing_expires_while_a_task_is_open(redis_server: RedisServer, p
         keys.append(each.keys.task_text(SESSION, first))
         assert [await each.ttl(key) for key in keys] == [-1] * 5
         await each.report(first, (1, 2, "cancelled", {}))
-        assert [await each.ttl(key) for key in keys] == [-1, -1, 100, 100, 100]
+        assert [as_given(await each.ttl(key)) for key in keys] == [-1, -1, 100, 100, 100]
         await each.report(second, (1, 1, "completed", {}))
-        assert [await each.ttl(key) for key in keys[:2]] == [100, 100]
+        assert [as_given(await each.ttl(key)) for key in keys[:2]] == [100, 100]
         assert not await each.exists(each.keys.session_open(SESSION))
 
 

@@ -46,7 +46,7 @@ async def test_a_queued_task_is_cancelled_at_once(redis_server: RedisServer, pre
         assert (task.status, task.result, task.error) == ("cancelled", None, None)
         assert task.finished_at is not None
         assert not await each.is_due(task_id)
-        assert await each.ttl(each.keys.task_session(task_id)) == 100
+        assert 90 < await each.ttl(each.keys.task_session(task_id)) <= 100
         assert await each.redis.call("GET", each.keys.cancel(task_id)) is not None
 
 
@@ -126,7 +126,7 @@ async def test_the_look_at_the_end_of_the_grace_is_due_in_time(
         (due,) = await each.due.take(10)  # somebody looks just now
         await each.cancel(task_id)
         assert await each.watch.check(due) is None
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             while not (taken := await each.due.take(10)):
                 await asyncio.sleep(0.01)  # for Redis's own clock
         assert taken[0].task_id == task_id
@@ -146,7 +146,7 @@ async def test_what_was_stopped_only_halfway_is_stopped_by_the_next_look(
         await each.redis.batch([each.due.look_in(SESSION, task_id, 0)])
         assert await each.look(task_id) == "cancelled"
         assert await each.exists(each.keys.cancel(task_id))
-        assert await each.ttl(each.keys.task_session(task_id)) == 100
+        assert 90 < await each.ttl(each.keys.task_session(task_id)) <= 100
         assert not await each.is_due(task_id)
 
 

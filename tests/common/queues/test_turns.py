@@ -412,7 +412,7 @@ async def test_neither_is_one_added_above_an_entry_that_was_given_back(
 async def test_a_thousand_tenants_each_have_their_turn_beside_a_flood_of_one(
     redis_server: RedisServer, prefix: str
 ) -> None:
-    async with stores(redis_server.url, prefix, prefetch=16) as each:
+    async with stores(redis_server.url, prefix, prefetch=16, socket_timeout=30.0) as each:
         await submit_all(each, [of("flood", f"s{i}") for i in range(2000)])
         singles = set(await submit_all(each, [of(f"tenant-{i}") for i in range(1000)]))
         seen: list[str] = []

@@ -170,6 +170,6 @@ def test_the_largest_set_is_read_without_holding_up_the_loop() -> None:
     huge = json.dumps({"keys": [jwk(RSA, n="A" + "-" * 250_000, kid="h"), jwk(EC)]}).encode()
     assert len(huge) <= LARGEST_SET
     for content, expected in ((key_set(*entries), MOST_KEYS), (huge, 1)):
-        begun = time.perf_counter()
+        begun = time.thread_time()
         assert len(read_key_set(content, ALL).named) == expected
-        assert time.perf_counter() - begun < 0.25  # a few milliseconds on a machine at rest
+        assert time.thread_time() - begun < 0.25  # a few milliseconds on a machine at rest

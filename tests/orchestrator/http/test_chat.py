@@ -7,16 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.support.client import Address, Answer, frames_until, next_frame
+from tests.support.fake_executor import FakeExecutor
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
-from tests.support.service import (
-    Address,
-    Answer,
-    FakeExecutor,
-    frames_until,
-    next_frame,
-    running_service,
-)
+from tests.support.service import running_service
 
 
 async def test_a_message_is_answered_with_its_task(instance: Address, tenant: str) -> None:
@@ -196,6 +191,7 @@ async def test_an_agent_that_is_not_served_is_not_found(
         assert (await service.send("other/s", agent_id="private")).status == 202
 
 
+@pytest.mark.alone
 async def test_sends_are_refused_within_3_seconds_while_redis_is_away_and_taken_again_after(
     redis_server: RedisServer, prefix: str
 ) -> None:

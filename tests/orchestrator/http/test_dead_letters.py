@@ -2,8 +2,10 @@
 
 import uuid
 
+from tests.support.client import frames_until, next_frame
+from tests.support.fake_executor import FakeExecutor
 from tests.support.redis_server import RedisServer
-from tests.support.service import FakeExecutor, frames_until, next_frame, running_service
+from tests.support.service import running_service
 
 
 async def test_a_bad_callback_is_shown_and_thrown_away(

@@ -1,6 +1,6 @@
 """The service's own description, over HTTP."""
 
-from tests.support.service import Address
+from tests.support.client import Address
 
 
 async def test_the_document_is_json_that_may_be_kept_and_asked_for_again(instance: Address) -> None:

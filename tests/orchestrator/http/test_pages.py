@@ -2,8 +2,9 @@
 
 import pytest
 
+from tests.support.client import Address
 from tests.support.raw import raw_socket
-from tests.support.service import Address, RunningProcess
+from tests.support.service import RunningProcess
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.client import WITHIN, Address, next_frame, say
+from tests.support.fake_executor import FakeExecutor
 from tests.support.redis_server import RedisServer
-from tests.support.service import Address, FakeExecutor, next_frame, running_service, say
+from tests.support.service import running_service
 
 
 async def test_a_push_is_an_event_of_its_session(instance: Address, tenant: str) -> None:
@@ -121,6 +123,6 @@ async def test_pushes_by_the_stream_are_done_once_and_bad_ones_set_aside(
         assert [letter[b"reason"] for letter in letters] == [b"bad_action"] * 8
         assert letters[0][b"action"] == b"no JSON"
         assert (await service.events("acme/s"))["last_offset"] == 1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WITHIN):
             while await executor.redis.xlen(f"{prefix}actions"):
                 await asyncio.sleep(0.01)

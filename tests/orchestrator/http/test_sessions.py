@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.client import WITHIN, Address
+from tests.support.fake_executor import FakeExecutor
 from tests.support.redis_server import RedisServer
-from tests.support.service import Address, FakeExecutor, running_service
+from tests.support.service import running_service
 
 
 async def push(service: Address, session: str, **data: Any) -> None:
@@ -106,7 +108,7 @@ async def test_joined_deltas_count_as_one_frame(redis_server: RedisServer, prefi
             await executor.report(task, "delta", {"text": word})
         await executor.report(task, "delta", {"text": "!", "extra": 1})
         await executor.complete(task)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN):
             while (await service.events("acme/s"))["last_offset"] < 1205:
                 await asyncio.sleep(0.05)
         joined: list[dict[str, Any]] = []

@@ -5,8 +5,15 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.support.fake_executor import FakeExecutor
 from tests.support.redis_server import RedisServer
-from tests.support.service import FakeExecutor, RunningProcess, running_service
+from tests.support.service import RunningProcess, running_service
+
+COUNTED = ("requests", "completed", "input_tokens", "output_tokens", "cost")
+
+
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 async def test_a_day_without_any_use_is_all_zero(instance: RunningProcess, tenant: str) -> None:
@@ -24,16 +31,20 @@ async def test_this_day_is_meant_where_none_is_named(
         running_service(redis_server.url, prefix) as service,
         FakeExecutor(redis_server.url, prefix) as executor,
     ):
-        before = datetime.now(UTC).date().isoformat()
+        before = today()
         sent = await service.send("acme/s")
         task = await executor.take()
         usage = {"input_tokens": 12, "output_tokens": 34, "cost": 0.5}
         await executor.report(task, "completed", {"response": "done", "usage": usage})
         await service.task_ended(sent.json["task_id"])
         used = (await service.get("/usage/acme")).json
-        assert before <= used["date"] <= datetime.now(UTC).date().isoformat()
-        assert (used["requests"], used["completed"]) == (1, 1)
-        assert (used["input_tokens"], used["output_tokens"], used["cost"]) == (12, 34, 0.5)
+        assert before <= used["date"] <= today()
+        assert used == (await service.get(f"/usage/acme?date={used['date']}")).json
+        days = [  # two, at midnight
+            (await service.get(f"/usage/acme?date={day}")).json for day in {before, today()}
+        ]
+        total = {name: sum(each[name] for each in days) for name in COUNTED}
+        assert total == dict(zip(COUNTED, (1, 1, 12, 34, 0.5), strict=True))
         assert (await service.get("/usage/globex")).json["requests"] == 0
 
 
