@@ -9,12 +9,12 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
 from common import logs
+from common.loops import loop_factory
 from common.queues.embedded import EmbeddedRedisError
 from config.settings import ConfigurationError, Settings, load
 from orchestrator import __version__, commands
@@ -54,7 +54,7 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
     except OSError as error:
         print(f"logging.supervision_file: {error}", file=sys.stderr)
         return 2
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_run(settings))
 
 
@@ -122,15 +122,6 @@ def _ask_to_stop(asked: "asyncio.Future[signal.Signals]", number: signal.Signals
     """The first signal counts; more of them change nothing, as the stop is bounded."""
     if not asked.done():
         asked.set_result(number)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop  # noqa: PLC0415  not on every platform
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class DoorkeeperActor(LoopActor):
         self._handshakes = handshakes
         self._renewed_at = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
-        self._is_away = False
+        self._told: set[str] = set()  # lines of the log about this outage of Redis
 
     def on_start(self) -> None:
         failpoint("doorkeeper.on_start")
@@ -78,25 +78,27 @@ class DoorkeeperActor(LoopActor):
         try:
             await self._handshakes.share()
         except OrchestratorError as error:
-            self._find_away("bad_handshakes.counted_alone", error)
+            self._tell_once("bad_handshakes.counted_alone", error)
 
     async def _renew(self) -> None:
+        pause = RENEW_EVERY
         try:
             await self._connections.renew()
         except OrchestratorError as error:
-            self._find_away("leases.not_renewed", error)
+            self._tell_once("leases.not_renewed", error)
+            pause = RENEW_AGAIN
         else:
-            self._is_away = False
+            self._told.clear()
             self._renewed_at = time.monotonic()
         self._forget_timer()
         loop = asyncio.get_running_loop()
-        pause = RENEW_AGAIN if self._is_away else RENEW_EVERY
         self._timer = loop.call_later(pause, self.actor_ref.notify, Renew())
 
-    def _find_away(self, what: str, error: OrchestratorError) -> None:
-        if not self._is_away:  # said once
+    def _tell_once(self, what: str, error: OrchestratorError) -> None:
+        """Each of the two once in an outage, whichever comes first."""
+        if what not in self._told:
             log.warning(what, error=error.code)
-        self._is_away = True
+        self._told.add(what)
 
     def _forget_timer(self) -> None:
         if self._timer is not None:

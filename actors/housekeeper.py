@@ -21,7 +21,6 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY = 0.25  # seconds; deadlines and grace periods are noticed within one second
 DUE_BATCH = 16  # of each shard; where more is due, the next look follows at once
 WORN_OUT_EVERY = 1.0
-BACKLOG_FIRST = 2.0  # seconds; what workers have reported may say that a task is not worn out
 BEAT_EVERY = 3.0
 RETIRE_EVERY = 10.0
 SILENT_MS = 60_000  # a consumer that lives reads every second
@@ -55,7 +54,6 @@ class HousekeeperActor(LoopActor):
 
     def on_start(self) -> None:
         failpoint("housekeeper.on_start")
-        self._next["worn_out"] = time.monotonic() + BACKLOG_FIRST
         self.actor_ref.notify(LookAgain())
 
     async def on_receive(self, _: LookAgain) -> None:
@@ -67,7 +65,6 @@ class HousekeeperActor(LoopActor):
             if not self._away:
                 log.warning("housekeeping.interrupted", error=error.code)
             self._away = True
-            self._next["worn_out"] = time.monotonic() + BACKLOG_FIRST
         else:
             self._away = False
         self._counters.redis_away = self._away
@@ -105,7 +102,7 @@ class HousekeeperActor(LoopActor):
             if dropped := await self._work.drop_handled():
                 log.info("entries.dropped", count=dropped)
         if self._is_time("worn_out", WORN_OUT_EVERY) and await self._work.may_scan():
-            await self._each(self._bury, list(filter(self._is_worn_out, await self._work.taken())))
+            await self._bury_worn_out()
         return len(due) >= DUE_BATCH
 
     async def _each(self, do: Callable[[Item], Awaitable[None]], items: Sequence[Item]) -> None:
@@ -131,13 +128,23 @@ class HousekeeperActor(LoopActor):
             if look.ended_as is not None:
                 log.info("task.tidied", task_id=look.due.task_id, status=look.ended_as)
 
-    def _is_worn_out(self, taken: TakenEntry) -> bool:
-        """Above `max_attempts`, or at it and untouched past the visibility timeout (section 5)."""
+    async def _bury_worn_out(self) -> None:
+        """Ends tasks above `max_attempts`, or at it and untouched past the visibility timeout
+        (section 5)."""
+        taken = await self._work.taken()
+        # What has waited for so long may be the last word of an attempt: it comes first.
+        backlog_ms = await self._stores.callbacks.stream.backlog_ms() if taken else 0
+        await self._each(
+            self._bury,
+            [each for each in taken if self._is_worn_out(each, each.idle_ms - backlog_ms)],
+        )
+
+    def _is_worn_out(self, taken: TakenEntry, silent_ms: int) -> bool:
         if taken.attempt > self._limits.max_attempts:
-            return True
+            return silent_ms >= 0
         return (
             taken.attempt == self._limits.max_attempts
-            and taken.idle_ms >= self._limits.visibility_timeout_ms
+            and silent_ms >= self._limits.visibility_timeout_ms
         )
 
     async def _bury(self, taken: TakenEntry) -> None:

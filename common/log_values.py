@@ -11,6 +11,7 @@ from typing import Any
 
 MOST_VALUE = 1024  # characters of one value
 MOST_TRACEBACK = 8192
+LOOKED_AT = 4 * MOST_TRACEBACK  # characters, so that what is to be hidden is recognised
 MOST_ITEMS = 20  # of a list or mapping within a line
 DEEPEST = 4
 TRACEBACKS = ("exception", "traceback", "stack")
@@ -34,42 +35,45 @@ SECRETS = re.compile(
 def bounded(event: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of a line as they may be written: each cut to what is sensible, and says so."""
     return {
-        _cut(str(name), 64): _value(value, MOST_TRACEBACK if name in TRACEBACKS else MOST_VALUE)
+        _cut(str(name), 64): _traceback(value) if name in TRACEBACKS else _value(value)
         for name, value in islice(event.items(), 3 * MOST_ITEMS)
     }
 
 
-def _value(value: Any, most: int, depth: int = 0) -> Any:
+def _traceback(value: Any) -> Any:
+    """Cut at its beginning, as the newest call stands last."""
+    if not isinstance(value, str):
+        return _value(value)
+    hidden = _hidden(value[-LOOKED_AT:])
+    if len(value) <= MOST_TRACEBACK:
+        return hidden
+    return f"({len(value)} characters) …{hidden[-MOST_TRACEBACK:]}"
+
+
+def _value(value: Any, depth: int = 0) -> Any:
     match value:
         case None | bool() | float():
             return value
         case int():
-            return value if abs(value) < 2**63 else _cut(hex(value), most)
+            return value if abs(value) < 2**63 else _cut(hex(value), MOST_VALUE)
         case str():
-            return _cut(value, most)
+            return _cut(value, MOST_VALUE)
         case Mapping() if depth < DEEPEST:
             items: Iterator[Any] = islice(value.items(), MOST_ITEMS)
-            return {_cut(str(name), 64): _value(each, most, depth + 1) for name, each in items}
+            return {_cut(str(name), 64): _value(each, depth + 1) for name, each in items}
         case Sequence() | set() | frozenset() if depth < DEEPEST and not isinstance(value, bytes):
-            return [_value(each, most, depth + 1) for each in islice(iter(value), MOST_ITEMS)]
-    return _cut(repr(value), most)
+            return [_value(each, depth + 1) for each in islice(iter(value), MOST_ITEMS)]
+    return _cut(repr(value), MOST_VALUE)
 
 
 def _cut(text: str, most: int) -> str:
-    """Cut at the end; of a traceback, the beginning, as the newest call stands last."""
-    looked_at = text if len(text) <= 4 * MOST_TRACEBACK else _ends(text, most)
-    # A lone surrogate can neither be written nor be JSON.
-    hidden = without_secrets(looked_at.encode(errors="backslashreplace").decode())
-    if len(text) <= most:
-        return hidden
-    if most == MOST_TRACEBACK:
-        return f"({len(text)} characters) …{hidden[-most:]}"
-    return f"{hidden[:most]}… ({len(text)} characters)"
+    hidden = _hidden(text[:LOOKED_AT])
+    return hidden if len(text) <= most else f"{hidden[:most]}… ({len(text)} characters)"
 
 
-def _ends(text: str, most: int) -> str:
-    """No more than is looked at, with room for what is hidden to be recognised."""
-    return text[: 4 * MOST_TRACEBACK] if most != MOST_TRACEBACK else text[-4 * MOST_TRACEBACK :]
+def _hidden(text: str) -> str:
+    """Without secrets, and without lone surrogates: they can neither be written nor be JSON."""
+    return without_secrets(text.encode(errors="backslashreplace").decode())
 
 
 def without_secrets(text: str) -> str:

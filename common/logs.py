@@ -23,12 +23,13 @@ FIRST = ("timestamp", "level", "event", "logger")
 # Never written: requests are counted by the metrics, and an address may hold a token.
 QUIET = ("tornado.access", "httpx", "httpcore")
 
-# Lines that somebody outside can cause as often as he likes: one a second of each kind.
+# Lines that somebody outside, or a busy machine, can cause without end: one a second of each kind.
 FLOODABLE = frozenset(
     {
         *("callbacks.set_aside", "push.set_aside", "callback.failed", "callbacks.failed"),
         *("bridge.message_unreadable", "entry.unreadable", "callback.refused"),
-        *("address.kept_out", "request.failed", "http.malformed"),
+        *("address.kept_out", "credentials.refused", "request.failed", "http.malformed"),
+        "loop.stalled",
     }
 )
 EVERY = 1.0  # seconds
@@ -101,12 +102,6 @@ def _kind_of(record: logging.LogRecord) -> object:
 
 
 def _handler(handler: logging.Handler, *, is_json: bool) -> logging.Handler:
-    facts: list[Any] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _suppressed,
-    ]
     ending: list[Any] = (
         [structlog.processors.JSONRenderer(serializer=_dump)]
         if is_json
@@ -115,9 +110,12 @@ def _handler(handler: logging.Handler, *, is_json: bool) -> logging.Handler:
     handler.addFilter(Throttle())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_malformed, *facts],
-            processors=[
-                *(_for_ours(each) for each in facts),
+            processors=[  # of libraries' lines too
+                _malformed,
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                _suppressed,
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
                 _in_order,
@@ -128,28 +126,17 @@ def _handler(handler: logging.Handler, *, is_json: bool) -> logging.Handler:
     return handler
 
 
-def _for_ours(processor: Any) -> Any:
-    """Lines of libraries have been through these already."""
-
-    def process(logger: Any, method: str, event: Event) -> Event:
-        if event.get("_from_structlog"):
-            done: Event = processor(logger, method, event)
-            return done
-        return event
-
-    return process
-
-
 def _suppressed(_: Any, __: str, event: Event) -> Event:
-    count = getattr(event.get("_record"), "suppressed", 0)
+    count = getattr(event["_record"], "suppressed", 0)
     return {**event, "suppressed": count} if count else event
 
 
 def _malformed(_: Any, __: str, event: Event) -> Event:
     """Tornado repeats what it could not read, a header with a key in it perhaps; we do not."""
-    record = event.get("_record")
+    if event["_record"].name != "tornado.general":
+        return event
     said = re.match(r"Malformed HTTP message from (\S+): ([A-Za-z][A-Za-z ]*)", event["event"])
-    if record is None or record.name != "tornado.general" or not said:
+    if not said:
         return event
     return {**event, "event": "http.malformed", "address": said[1], "reason": said[2].strip()}
 

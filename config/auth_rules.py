@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from config.mistakes import Path, shown
 from config.sections import AuthSettings, JwtSettings
 
-# As long as SHA-256's hash: what is shorter can be searched for (RFC 7518, section 3.2). A longer
+SECRET_ALGORITHMS = frozenset({"HS256", "HS384", "HS512"})
+# Bytes, as of SHA-256's hash: what is shorter can be searched for (RFC 7518, section 3.2). A longer
 # hash makes the same secret no weaker.
-SECRET_BYTES = {"HS256": 32, "HS384": 32, "HS512": 32}
+SHORTEST_SECRET = 32
 SOURCES = ("key", "key_file", "jwks_file", "jwks_url")
 # Out of manuals and examples: everybody knows them.
 WELL_KNOWN = (
@@ -26,12 +27,21 @@ WELL_KNOWN = (
 )
 
 
+def has_static_key(jwt: JwtSettings) -> bool:
+    """True where the key itself is configured, and not where to find a set of keys."""
+    return jwt.key is not None or jwt.key_file is not None
+
+
+def is_secret(jwt: JwtSettings) -> bool:
+    """True where that key is a secret, shared with whoever signs tokens."""
+    return bool(jwt.algorithms) and SECRET_ALGORITHMS.issuperset(jwt.algorithms)
+
+
 def weak_secret(secret: bytes, algorithms: Sequence[str]) -> str | None:
     """What is wrong with a secret that tokens are signed with, or None. Does not repeat it."""
-    least = max(SECRET_BYTES[each] for each in algorithms)
-    text = secret.decode("latin-1").lower()
-    if len(secret) < least:
-        return f"must have at least {least} bytes for {', '.join(algorithms)}, not {len(secret)}"
+    text, named = secret.decode("latin-1").lower(), ", ".join(algorithms)
+    if len(secret) < SHORTEST_SECRET:
+        return f"must have at least {SHORTEST_SECRET} bytes for {named}, not {len(secret)}"
     if any(map(text.count, WELL_KNOWN)):
         return "is out of a manual; make one: openssl rand -hex 64"
     return None
@@ -50,8 +60,8 @@ def _there_is_one_source_of_keys(auth: AuthSettings) -> str | None:
 def _algorithms_fit_the_source(auth: AuthSettings) -> str | None:
     """One key has one type, and what is public must never serve as a secret."""
     jwt = auth.jwt
-    secret = [each for each in jwt.algorithms if each in SECRET_BYTES]
-    public = [each for each in jwt.algorithms if each not in SECRET_BYTES]
+    secret = [each for each in jwt.algorithms if each in SECRET_ALGORITHMS]
+    public = [each for each in jwt.algorithms if each not in SECRET_ALGORITHMS]
     source = next(iter(_sources(jwt)), "")
     if source.startswith("jwks") and secret:
         return f"{secret[0]} needs a secret in jwt.key or jwt.key_file: key sets hold public keys"
@@ -62,7 +72,7 @@ def _algorithms_fit_the_source(auth: AuthSettings) -> str | None:
 
 def _secret_is_strong(auth: AuthSettings) -> str | None:
     jwt = auth.jwt
-    if jwt.key is None or not jwt.algorithms or not SECRET_BYTES.keys() >= set(jwt.algorithms):
+    if jwt.key is None or not is_secret(jwt):
         return None
     return weak_secret(jwt.key.encode(), jwt.algorithms)
 

@@ -49,12 +49,11 @@ class Reader:
         value = self._value(slot.hint, slot.rule, given, path)
         if mapping_of(slot.hint):
             value = {**slot.default, **value}  # what is given stands beside what is shipped
-        if value is WRONG or not slot.rule.comes_with:
+        later = slot.rule.comes_with
+        if value is WRONG or not later or value == slot.default:
             return value
-        if value == slot.default or value in slot.rule.accepted:
-            return value
-        self._mistakes.add(path, _later(slot))
-        return WRONG
+        text = f"comes with a later version ({later}); for now it must be {slot.default}"
+        return self._wrong(path, text)
 
     def _value(self, hint: Any, rule: Rule, given: Any, path: Path) -> Any:
         kind, may_be_null = without_none(hint)
@@ -137,14 +136,6 @@ def _is_sound(text: str) -> bool:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
         return False
-
-
-def _later(slot: Slot) -> str:
-    """The refusal of what a later step brings."""
-    default = slot.default[0] if isinstance(slot.default, tuple) and slot.default else slot.default
-    taken = [default] if isinstance(default, str | int) else list(slot.rule.accepted)
-    instead = f"for now it must be {' or '.join(map(str, taken))}" if taken else "leave it out"
-    return f"comes with a later version ({slot.rule.comes_with}); {instead}"
 
 
 def _nearest(name: str, path: Path, slots: Mapping[str, Slot]) -> str:

@@ -51,10 +51,7 @@ def _about(slot: Slot, indent: str) -> Iterator[str]:
     if rule.variable:
         yield f"{indent}# Variable: {rule.variable}"
     if rule.comes_with:
-        taken = f" but {', '.join(rule.accepted)}" if rule.accepted else ""
-        yield f"{indent}# Comes with {rule.comes_with}; until then all else{taken} is refused."
-    elif rule.reserved_for:
-        yield f"{indent}# Reserved: read and checked, takes effect with {rule.reserved_for}."
+        yield f"{indent}# Comes with {rule.comes_with}; until then all else is refused."
 
 
 def _example(slot: Slot, indent: str) -> Iterator[str]:

@@ -37,9 +37,7 @@ class Rule:
     required: bool = False  # must be given; for settings of things that are listed
     secret: bool = False  # never shown: neither in a repr nor in a mistake
     variable: str = ""  # the flat spelling of its environment variable, if it has one
-    reserved_for: str = ""  # loaded and checked; takes effect with this later step
-    comes_with: str = ""  # until this later step, only the default and `accepted` are taken
-    accepted: tuple[Any, ...] = ()
+    comes_with: str = ""  # until this later step, only the default is taken
 
 
 NO_RULE = Rule(help="")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from common import logs
+from common.loops import loop_factory
 from common.queues.work_consumer import RedisRefused
 from config.sections import LoggingSettings
 from execution.settings import WorkerSettings
@@ -97,16 +98,6 @@ def _number(text: str, name: str, kind: Callable[[str], N]) -> N:
         raise WrongStart(f"{name} must be a number, not {text!r}") from error
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where there is one."""
-    try:
-        uvloop = importlib.import_module("uvloop")
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
 def load(paths: Sequence[str]) -> Worker:
     """One worker with the agents of all modules. Raises WrongStart, saying which is wrong."""
     sys.path.insert(0, str(Path.cwd()))
@@ -158,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         configure_log(options.log_format, options.log_level)
         settings = settings_from(options)
         worker = load(paths)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(serve(worker, settings))
     except (WrongStart, ValueError) as error:
         print(f"python -m execution: {error}", file=sys.stderr)

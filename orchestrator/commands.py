@@ -10,6 +10,7 @@ import time
 import jwt
 
 from config import rules
+from config.auth_rules import has_static_key
 from config.settings import AuthSettings, ConfigurationError
 from orchestrator.auth.api_keys import LONGEST
 from orchestrator.auth.caller import Scope
@@ -109,8 +110,7 @@ def _signing_key(auth: AuthSettings) -> SigningKey:
         raise ConfigurationError(
             [f"auth.mode: is {mode}, so no token is taken; make it jwt, and {HOW_TO_SIGN}"]
         )
-    has_key = auth.jwt.key is not None or auth.jwt.key_file is not None
-    signing = signing_key(auth.jwt) if has_key else None
+    signing = signing_key(auth.jwt) if has_static_key(auth.jwt) else None
     if signing is None:
         raise ConfigurationError(
             [f"auth.jwt: has public keys only, which sign nothing; instead, {HOW_TO_SIGN}"]

@@ -16,7 +16,6 @@ log = structlog.get_logger(__name__)
 
 EVERY = 0.02  # seconds between two looks
 LOGGED_FROM = 0.1  # seconds; less is in the metrics only
-LOG_EVERY = 1.0  # seconds between two lines, however often it stalls
 UNREADY_FROM = 1.0  # seconds; who stands still that long had better get no new traffic ...
 UNREADY_FOR = 3.0  # ... for some seconds
 BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)  # seconds; above the last there is one more
@@ -34,8 +33,6 @@ class LoopWatch:
         self._due = 0.0
         self._used = 0.0
         self._stalled_at = -UNREADY_FOR
-        self._logged_at = -LOG_EVERY
-        self._unlogged = 0
 
     def start(self) -> None:
         self._used = time.thread_time()
@@ -68,16 +65,4 @@ class LoopWatch:
         if late >= UNREADY_FROM:
             self._stalled_at = now
         if late >= LOGGED_FROM:
-            self._log(late, busy, now)
-
-    def _log(self, late: float, busy: float, now: float) -> None:
-        if now - self._logged_at < LOG_EVERY:
-            self._unlogged += 1
-            return
-        log.warning(
-            "loop.stalled",
-            ms=round(late * 1000),
-            cpu_ms=round(busy * 1000),
-            unlogged=self._unlogged,
-        )
-        self._logged_at, self._unlogged = now, 0
+            log.warning("loop.stalled", ms=round(late * 1000), cpu_ms=round(busy * 1000))

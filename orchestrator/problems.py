@@ -4,7 +4,7 @@ import http
 
 import orjson
 
-from common.domain.errors import OrchestratorError
+from common.domain.errors import OrchestratorError, TemporaryError, TooMany, Unauthorized
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -22,3 +22,17 @@ def problem_body(error: OrchestratorError, request_id: str) -> bytes:
     if error.errors:
         body["errors"] = error.errors
     return orjson.dumps(body)
+
+
+def headers_of(error: OrchestratorError) -> dict[str, str]:
+    """What an error tells by headers: when to come back, and what to do otherwise."""
+    headers = {}
+    if isinstance(error, TemporaryError):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, TooMany):
+        headers["RateLimit-Limit"] = str(error.limit)
+        headers["RateLimit-Remaining"] = str(error.remaining)
+        headers["RateLimit-Reset"] = str(error.reset)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers

@@ -101,10 +101,6 @@ class Frame:
     payload: bytes
 
 
-def frames_of(events: Iterable[Event], address: bytes) -> list[Frame]:
-    return [Frame(event.offset, event.frame(address)) for event in events]
-
-
 class Compactor:
     """Joins consecutive deltas of one task and attempt whose data is only `text` (section 4).
 

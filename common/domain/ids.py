@@ -25,22 +25,10 @@ class SessionKey(NamedTuple):
         return f"{self.tenant_id}:{self.session_id}"
 
 
-def new_task_id() -> TaskId:
-    return TaskId(str(uuid.uuid4()))
-
-
 def new_id() -> str:
-    """A fresh UUID, for actions, epochs, connections and instances."""
+    """A fresh UUID, for actions and the tasks they become, epochs, connections and instances."""
     return str(uuid.uuid4())
 
 
 def is_outside_id(value: str) -> bool:
     return OUTSIDE_ID.fullmatch(value) is not None
-
-
-def is_uuid(value: str) -> bool:
-    """True for the canonical spelling of a UUID, the only one the orchestrator makes."""
-    try:
-        return str(uuid.UUID(value)) == value
-    except ValueError:
-        return False

@@ -28,7 +28,7 @@ from common.queues.scripts import APPLY_CALLBACKS, Command, Value
 from common.queues.session_calls import SessionCalls
 from common.queues.streams import ConsumerStream, Entry
 from common.queues.task_records import session_named
-from common.queues.turns import Place, Turns
+from common.queues.turns import TaskKey, Turns
 
 log = structlog.get_logger(__name__)
 
@@ -178,8 +178,8 @@ class CallbackQueue:
         """Notes what became of each callback, and sees to gaps and ends of tasks."""
         looks: list[Command] = []
         stopped: list[tuple[SessionKey, TaskId, str]] = []
-        ended: list[Place] = []
-        released: list[Place] = []
+        ended: list[TaskKey] = []
+        released: list[TaskKey] = []
         has_started = False
         for batch, (outcomes, gaps, ends, retries, turns) in done:
             for (item, _), outcome in zip(batch.group, outcomes, strict=True):

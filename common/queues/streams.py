@@ -83,6 +83,16 @@ class ConsumerStream:
         )
         return int(pending[0][3]) if pending else 0
 
+    async def backlog_ms(self) -> int:
+        """For how long the oldest entry has waited to be handled, by Redis's clock; 0 if none."""
+        time, oldest = await self._redis.batch(
+            [("TIME",), ("XRANGE", self.name, "-", "+", "COUNT", 1)]
+        )
+        seconds, micros = map(int, unwrap(time))
+        entries = _entries(unwrap(oldest))
+        added = [int(entry.id.partition(b"-")[0]) for entry in entries]
+        return max(0, seconds * 1000 + micros // 1000 - added[0]) if added else 0
+
     async def claim(self, min_idle_seconds: float, count: int) -> list[Entry]:
         """Takes over entries that nobody has touched for so long, at most `count`."""
         start = b"0-0"

@@ -14,7 +14,9 @@ from common.queues.redis import Redis, unwrap
 from common.queues.scripts import TAKE_TURNS, Value
 from common.queues.work import removal
 
-Place = tuple[SessionKey, TaskId]
+TaskKey = tuple[SessionKey, TaskId]
+"""All that it takes to find a task."""
+
 TOLD_AT_ONCE = 200  # members in one call, and moves; a call stays within a few milliseconds
 
 
@@ -51,7 +53,9 @@ class Turns:
         prefix = self._keys.prefix
         return [prefix, self._prefetch, WORK_GROUP, GIVEN_BACK, TOLD_AT_ONCE, DUE_SHARDS]
 
-    async def take(self, *, entered: Sequence[Place] = (), ended: Sequence[Place] = ()) -> Moved:
+    async def take(
+        self, *, entered: Sequence[TaskKey] = (), ended: Sequence[TaskKey] = ()
+    ) -> Moved:
         """Lets those go whose turn it is, after noting what has become of tasks: they came into
         their tenant's line (their session let them go, or they are to be tried again), or ended.
 
@@ -65,7 +69,7 @@ class Turns:
             rest, moved = rest[TOLD_AT_ONCE:], moved + more
         return Moved(moved, in_line)
 
-    async def _call(self, told: Sequence[tuple[str, Place]]) -> list[int]:
+    async def _call(self, told: Sequence[tuple[str, TaskKey]]) -> list[int]:
         kinds = [kind for kind, _ in told]
         reply: list[int] = await self._redis.run(
             TAKE_TURNS,

@@ -11,13 +11,13 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema, fields
 
 from common.domain import errors
-from common.domain.errors import OrchestratorError, TemporaryError, TooMany
+from common.domain.errors import OrchestratorError, TooMany
 from orchestrator.api_docs import answers, beyond, operations
 from orchestrator.api_docs import parameters as given
 from orchestrator.api_docs.operation import JSON, Answer, Json, Operation
 from orchestrator.auth.caller import Access
 from orchestrator.http.base import ApiHandler
-from orchestrator.problems import CONTENT_TYPE, problem_body
+from orchestrator.problems import CONTENT_TYPE, headers_of, problem_body
 
 ALL: Sequence[Operation] = (
     *operations.CHAT,
@@ -189,7 +189,7 @@ def _problem(status: int, found: Sequence[type[OrchestratorError]]) -> Json:
     own = {"properties": {"code": {"enum": codes}, "status": {"const": status}}}
     return {
         "description": http.HTTPStatus(status).phrase,
-        "headers": _headers(*_headers_of(found[0])),
+        "headers": _headers(*headers_of(_made(found[0]))),
         "content": {
             CONTENT_TYPE: {
                 "schema": {"allOf": [answers.Problem, own]},
@@ -199,17 +199,12 @@ def _problem(status: int, found: Sequence[type[OrchestratorError]]) -> Json:
     }
 
 
-def _headers_of(error: type[OrchestratorError]) -> Iterable[str]:
-    if issubclass(error, TemporaryError):
-        yield "Retry-After"
-    if issubclass(error, TooMany):
-        yield from ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
-    if issubclass(error, errors.Unauthorized):
-        yield "WWW-Authenticate"
+def _made(error: type[OrchestratorError]) -> OrchestratorError:
+    return error(limit=60, reset=12) if issubclass(error, TooMany) else error()
 
 
 def _example_of(error: type[OrchestratorError]) -> Json:
-    made = error(limit=60, reset=12) if issubclass(error, TooMany) else error()
+    made = _made(error)
     if isinstance(made, errors.ValidationFailed):
         made.errors = {"message": ["Missing data for required field."]}
     example: Json = orjson.loads(problem_body(made, "r-42"))

@@ -1,30 +1,29 @@
-"""Credentials to callers: by token, by API key, or by neither where the mode is `none`."""
+"""Credentials to callers: by token or by API key; where the mode is `none`, nobody is asked."""
 
 import time
 from collections.abc import Callable
 
 import structlog
 
-from config.sections import JwtSettings
+from config.auth_rules import has_static_key
 from config.settings import AuthSettings, ConfigurationError
 from orchestrator.auth.api_keys import ApiKeys
-from orchestrator.auth.caller import ANYONE, Caller
+from orchestrator.auth.caller import Caller
 from orchestrator.auth.credentials import BadCredentials, Credentials
 from orchestrator.auth.jwks import CannotFetch, FileSource, key_set_keys
 from orchestrator.auth.key_sets import UnusableKeySet, read_key_set
 from orchestrator.auth.keys import static_key
-from orchestrator.auth.tokens import Keys, StaticKey, TokenVerifier
+from orchestrator.auth.tokens import KeySource, StaticKey, TokenVerifier
 
 log = structlog.get_logger(__name__)
-
-REFUSALS_TOLD_EVERY = 1.0  # seconds
 
 
 class Authenticator:
     """Says who calls (contract, section 7). One for each instance.
 
     A bearer in the shape of a token (two dots) is taken for one where the mode has `jwt`, and for
-    an API key else, where the mode has `api_key`. To be asked once for each request or connection.
+    an API key else, where the mode has `api_key`. To be asked once for each request or connection,
+    and not where it `is_open`: there whatever a request carries is not looked at.
 
     Raises:
         ConfigurationError: a key that is configured cannot be used.
@@ -43,7 +42,6 @@ class Authenticator:
         self._keys = keys_of(settings, clock) if "jwt" in modes else None
         self._tokens = TokenVerifier(settings.jwt, self._keys, now) if self._keys else None
         self._api_keys = ApiKeys(settings.api_keys) if "api_key" in modes else None
-        self._refusals = Refusals(clock)
 
     async def authenticate(self, credentials: Credentials) -> Caller:
         """The caller that the credentials belong to.
@@ -52,12 +50,10 @@ class Authenticator:
             Unauthorized: none are given where some are needed, or they are not good (any more).
             Overloaded: tokens cannot be verified at the moment, as no keys could be fetched yet.
         """
-        if self.is_open:
-            return ANYONE
         try:
             return await self._caller(credentials)
         except BadCredentials as error:
-            self._refusals.tell(error.reason)
+            log.info("credentials.refused", reason=error.reason)
             raise
 
     async def close(self) -> None:
@@ -77,38 +73,18 @@ class Authenticator:
         return self._api_keys.caller(key)
 
 
-class Refusals:
-    """Tells the log that credentials were refused, why, and how often; a line a second at most.
-
-    Whoever may knock must not be able to fill a disk.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._quiet_until = -float("inf")
-        self._untold = 0
-
-    def tell(self, reason: str) -> None:
-        now = self._clock()
-        if now < self._quiet_until:
-            self._untold += 1
-            return
-        log.info("credentials.refused", reason=reason, untold=self._untold)
-        self._quiet_until, self._untold = now + REFUSALS_TOLD_EVERY, 0
-
-
 def is_token(bearer: str) -> bool:
     """True for what looks like a JSON Web Token; API keys are not made with two dots."""
     return bearer.count(".") == 2
 
 
-def keys_of(settings: AuthSettings, clock: Callable[[], float]) -> Keys:
+def keys_of(settings: AuthSettings, clock: Callable[[], float]) -> KeySource:
     """Where the keys of tokens come from.
 
     Raises:
         ConfigurationError: a static key cannot be used.
     """
-    if _is_static(settings.jwt):
+    if has_static_key(settings.jwt):
         return StaticKey(static_key(settings.jwt))
     return key_set_keys(settings.jwt, clock)
 
@@ -122,14 +98,10 @@ def check_keys(settings: AuthSettings) -> None:
     jwt = settings.jwt
     if "jwt" not in settings.mode:
         return
-    if _is_static(jwt):
+    if has_static_key(jwt):
         static_key(jwt)
     elif jwt.jwks_file is not None:
         try:
             read_key_set(FileSource(jwt).read(), jwt.algorithms)
         except (CannotFetch, UnusableKeySet) as error:
             raise ConfigurationError([f"auth.jwt.jwks_file: {error}"]) from error
-
-
-def _is_static(jwt: JwtSettings) -> bool:
-    return jwt.key is not None or jwt.key_file is not None

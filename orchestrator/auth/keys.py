@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from cryptography.x509 import load_pem_x509_certificate
 
-from config.auth_rules import SECRET_BYTES, weak_secret
+from config.auth_rules import is_secret, weak_secret
 from config.sections import JwtSettings
 from config.settings import ConfigurationError
 
@@ -89,11 +89,6 @@ def signing_key(settings: JwtSettings) -> SigningKey | None:
         return SigningKey(verifying.algorithms[0], verifying.key)
     key = _from_pem(*_content(settings))
     return SigningKey(verifying.algorithms[0], key) if isinstance(key, PrivateKey) else None
-
-
-def is_secret(settings: JwtSettings) -> bool:
-    """True where tokens are signed with a shared secret."""
-    return set(settings.algorithms) <= SECRET_BYTES.keys()
 
 
 def _content(settings: JwtSettings) -> tuple[str, bytes]:

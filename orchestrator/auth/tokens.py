@@ -29,7 +29,7 @@ SCOPES = frozenset(Scope)
 Claims = Mapping[str, Any]
 
 
-class Keys(Protocol):
+class KeySource(Protocol):
     """Where the keys come from: one that is configured, or a key set."""
 
     async def find(self, kid: str | None) -> VerifyingKey | None:
@@ -56,7 +56,7 @@ class TokenVerifier:
     """Verifies tokens: about 0.1 ms of the loop each, so once for each connection or request."""
 
     def __init__(
-        self, settings: JwtSettings, keys: Keys, now: Callable[[], float] = time.time
+        self, settings: JwtSettings, keys: KeySource, now: Callable[[], float] = time.time
     ) -> None:
         self._settings = settings
         self._keys = keys

@@ -2,8 +2,6 @@
 
 import re
 import sys
-from collections.abc import Iterator
-from email.message import Message
 from typing import Any, ClassVar, NoReturn
 
 import structlog
@@ -17,9 +15,6 @@ from common.domain.errors import (
     NotFound,
     OrchestratorError,
     PayloadTooLarge,
-    TemporaryError,
-    TooMany,
-    Unauthorized,
     UnsupportedMediaType,
     ValidationFailed,
 )
@@ -28,13 +23,14 @@ from orchestrator.app import REQUEST_ID, App
 from orchestrator.auth.caller import ANYONE, Access, Caller
 from orchestrator.auth.credentials import Credentials, credentials_of
 from orchestrator.auth.permission import Action, permitted
-from orchestrator.problems import CONTENT_TYPE, problem_body
+from orchestrator.problems import CONTENT_TYPE, headers_of, problem_body
 from orchestrator.schemas import parse_object
 
 log = structlog.get_logger(__name__)
 
 
 LENGTH = re.compile(r"[0-9]{1,19}")  # anything else is refused by Tornado
+JSON_TYPE = re.compile(r"application/(?:[a-z0-9!#$&^_.+-]+\+)?json")
 
 ERRORS_BY_STATUS: dict[int, type[OrchestratorError]] = {
     400: BadRequest,
@@ -113,22 +109,11 @@ class ProblemHandler(web.RequestHandler):
         self.clear()
         self.set_status(error.http_status)
         self.set_header("Content-Type", CONTENT_TYPE)
-        for name, value in self._headers_of(error):
+        for name, value in headers_of(error).items():
             self.set_header(name, value)
-        self.finish(problem_body(error, self.request_id))
-
-    def _headers_of(self, error: OrchestratorError) -> Iterator[tuple[str, str]]:
-        """What an error tells by headers: when to come back, and what to do otherwise."""
-        if isinstance(error, TemporaryError):
-            yield "Retry-After", str(error.retry_after)
-        if isinstance(error, TooMany):
-            yield "RateLimit-Limit", str(error.limit)
-            yield "RateLimit-Remaining", str(error.remaining)
-            yield "RateLimit-Reset", str(error.reset)
-        if isinstance(error, Unauthorized):
-            yield "WWW-Authenticate", "Bearer"
         if isinstance(error, MethodNotAllowed):
-            yield "Allow", ", ".join(self.methods())
+            self.set_header("Allow", ", ".join(self.methods()))
+        self.finish(problem_body(error, self.request_id))
 
     @classmethod
     def methods(cls) -> list[str]:
@@ -170,7 +155,14 @@ def _meaning_of(raised: BaseException | None, status: int) -> OrchestratorError:
 
 @web.stream_request_body
 class ApiHandler(ProblemHandler):
-    """A handler with a JSON body, read under the limit of `server.max_body_bytes`."""
+    """A handler with a JSON body, read under the limit of `server.max_body_bytes`.
+
+    Who is asked by GET is asked by HEAD too (RFC 9110, 9.1); Tornado leaves the body away.
+    """
+
+    def __init_subclass__(cls) -> None:
+        if "get" in vars(cls) and "head" not in vars(cls):
+            cls.head = cls.get
 
     def initialize(self, app: App) -> None:
         super().initialize(app)
@@ -185,6 +177,8 @@ class ApiHandler(ProblemHandler):
         declared = headers.get("Content-Length", "")
         is_large = LENGTH.fullmatch(declared) is not None and int(declared) > self._limit
         is_asking = "Expect" in headers  # the client waits for a word before it sends anything
+        if is_asking:  # in any case of letters, but Tornado knows one only (RFC 9110, 10.1.1)
+            headers["Expect"] = headers["Expect"].lower()
         try:
             await super().prepare()
         except OrchestratorError as error:
@@ -267,11 +261,12 @@ class ApiHandler(ProblemHandler):
 
 def _is_json(content_type: str) -> bool:
     """Whether a media type is JSON, in UTF-8; its other parameters make no difference."""
-    message = Message()
-    message["Content-Type"] = content_type
-    main, sub = message.get_content_maintype(), message.get_content_subtype()
-    is_json = main == "application" and (sub == "json" or sub.endswith("+json"))
-    return is_json and message.get_content_charset("utf-8") in ("utf-8", "utf8")
+    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    given = (parameter.partition("=") for parameter in parameters)
+    # `charset*` and `charset*0` are ways of RFC 2231 to say the same; nobody has to say it so.
+    charsets = [value for name, _, value in given if name.partition("*")[0].rstrip() == "charset"]
+    is_utf8 = all(value.strip().strip('"') in ("utf-8", "utf8") for value in charsets)
+    return JSON_TYPE.fullmatch(kind) is not None and is_utf8
 
 
 class NotFoundHandler(ApiHandler):
@@ -283,3 +278,9 @@ class NotFoundHandler(ApiHandler):
         raise NotFound
 
     get = head = post = put = patch = delete = options = _find_nothing
+
+
+class ApiNotFoundHandler(NotFoundHandler):
+    """There is nothing at this address below `/api`, as whoever is known may hear."""
+
+    access = Access.KNOWN

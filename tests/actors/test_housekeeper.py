@@ -15,14 +15,13 @@ from common.queues.due import DueTask
 from common.queues.keys import WORK_GROUP
 from tests.actors.instance import Instance, instance
 from tests.support.redis_server import RedisServer
-from tests.support.stores import OTHER_SESSION, SESSION
+from tests.support.stores import OTHER_SESSION, SESSION, callback_fields
 
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks follow each other at once, so that a test need not wait for them."""
     monkeypatch.setattr("actors.housekeeper.LOOK_EVERY", 0.01)
-    monkeypatch.setattr("actors.housekeeper.BACKLOG_FIRST", 0.0)
     monkeypatch.setattr("actors.housekeeper.WORN_OUT_EVERY", 0.05)
     monkeypatch.setattr("actors.housekeeper.BEAT_EVERY", 0.05)
     monkeypatch.setattr("common.queues.work.SCAN_MS", 20)
@@ -135,6 +134,44 @@ async def test_a_last_attempt_that_is_still_under_way_is_left_alone(
         await ref.stop()
         assert await running.stores.dead_work() == []
         assert (await running.stores.task(task_id)).status is TaskStatus.QUEUED
+
+
+async def test_a_last_attempt_may_have_had_its_say_already(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    """Its worker has died, but what that reported at the end still waits to be handled."""
+    async with instance(redis_server.url, prefix) as running:
+        stores = running.stores
+        told, silent = [await stores.submit_and_deliver(each) for each in (SESSION, OTHER_SESSION)]
+        await take(running, told, 3)
+        await stores.redis.call("SET", stores.keys.attempt(silent), 3)
+        seconds, _ = await stores.redis.call("TIME")
+        fields = callback_fields(told, 3, 1, "completed", {"response": "done"})
+        flat = [part for field in fields.items() for part in field]
+        earlier = f"{int(seconds) * 1000 - 100_000}-0"
+        await stores.redis.call("XADD", stores.keys.callbacks, earlier, *flat)
+        await untouched(running, 120_000)
+        ref = begin(running)
+        await until(lambda: beaten(running))
+        await ref.stop()
+        assert await stores.dead_work() == []
+        await stores.handle()
+        begin(running, "instance-2")
+        await until(stores.dead_work)
+        (letter,) = await stores.dead_work()
+        assert letter["task_id"] == silent.encode()
+        assert (await stores.task(told)).status is TaskStatus.COMPLETED
+        assert (await stores.task(silent)).status is TaskStatus.FAILED
+
+
+async def untouched(running: Instance, ms: int) -> None:
+    """As if the worker had last touched its entries so long ago."""
+    redis = running.stores.redis
+    for stream in running.stores.keys.work_streams:
+        for entry_id, *_ in await redis.call("XPENDING", stream, WORK_GROUP, "-", "+", 10):
+            await redis.call(
+                *("XCLAIM", stream, WORK_GROUP, "worker", 0, entry_id, "IDLE", ms, "JUSTID")
+            )
 
 
 async def beaten(running: Instance) -> bool:
