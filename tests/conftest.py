@@ -1,10 +1,12 @@
 """What every test may ask for: a real Redis server, and a key prefix of its own in it."""
 
+import asyncio
 import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tornado.ioloop import IOLoop
 
 from actors.mailbox import dead_letters
 from tests.support import canary
@@ -22,18 +24,28 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def io_loop() -> Iterator[IOLoop]:
+    """A loop of its own for each test (pytest-tornasync runs it in this one), so that nothing which
+    an earlier one left running, or had not told yet, can end up in it."""
+    loop = IOLoop(make_current=False)
+    yield loop
+    loop.run_sync(_end_what_is_left)
+    loop.close(all_fds=True)
+    dead_letters._unlogged.clear()  # they are told up to a second later
+
+
+async def _end_what_is_left() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
+
 @pytest.fixture
 def prefix() -> str:
     """A fresh key prefix, so that tests cannot see each other's keys."""
     return f"t-{secrets.token_hex(6)}:"
-
-
-@pytest.fixture(autouse=True)
-def no_late_lines() -> Iterator[None]:
-    """Dead letters are told up to a second later, on a loop that all tests of a process share: what
-    one test has not told by its end must not stand in the log that another one captures."""
-    yield
-    dead_letters._unlogged.clear()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

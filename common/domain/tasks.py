@@ -71,7 +71,6 @@ class Submitted:
     task_id: TaskId
     response: bytes
     replayed: bool
-    has_turn: bool = False
     interrupts: tuple[TaskId, ...] = ()
 
 

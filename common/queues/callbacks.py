@@ -28,7 +28,7 @@ from common.queues.scripts import APPLY_CALLBACKS, Command, Value
 from common.queues.session_calls import SessionCalls
 from common.queues.streams import ConsumerStream, Entry
 from common.queues.task_records import session_named
-from common.queues.turns import Place, Turns
+from common.queues.turns import TaskKey, Turns
 
 log = structlog.get_logger(__name__)
 
@@ -109,8 +109,6 @@ class CallbackQueue:
         items = [_Item(entry, self._read(entry)) for entry in entries]
         await self._find_sessions(items)
         await self._apply_by_session(items)
-        if any(_is_start(item) for item in items):
-            await self._turns.take()  # where a worker took an entry there is room for another
         applied = Applied()
         await self._set_aside(items, applied)
         failpoint("callbacks.after_apply")
@@ -180,11 +178,13 @@ class CallbackQueue:
         """Notes what became of each callback, and sees to gaps and ends of tasks."""
         looks: list[Command] = []
         stopped: list[tuple[SessionKey, TaskId, str]] = []
-        ended: list[Place] = []
-        released: list[Place] = []
+        ended: list[TaskKey] = []
+        released: list[TaskKey] = []
+        has_started = False
         for batch, (outcomes, gaps, ends, retries, turns) in done:
             for (item, _), outcome in zip(batch.group, outcomes, strict=True):
                 item.outcome = outcome.decode()
+                has_started |= _is_start(item)
             for task_id, (retry_at, entry_id) in zip(batch.task_ids, retries, strict=True):
                 if retry_at:
                     await self._turns.back_off(batch.session, task_id, retry_at, entry_id)
@@ -199,7 +199,10 @@ class CallbackQueue:
         for result in await self._redis.batch(looks):
             unwrap(result)
         await self._ends.tell_workers(stopped)
-        await self._ends.tidy(ended, released=released)
+        if ended or released:
+            await self._ends.tidy(ended, released=released)
+        elif has_started:  # where a worker took an entry there is room for another
+            await self._turns.take()
 
     def _command(self, batch: "_SessionBatch") -> Command:
         task_keys = [

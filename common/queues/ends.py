@@ -9,7 +9,7 @@ from common.queues.due import DueTimes
 from common.queues.keys import Keys
 from common.queues.redis import Redis, unwrap
 from common.queues.scripts import Command
-from common.queues.turns import Place, Turns
+from common.queues.turns import TaskKey, Turns
 
 CANCEL_KEY_TTL = 24 * 3600  # seconds
 
@@ -47,7 +47,7 @@ class Ends:
             ("PUBLISH", self._keys.control, orjson.dumps(message)),
         ]
 
-    async def tidy(self, ended: Sequence[Place], *, released: Sequence[Place] = ()) -> None:
+    async def tidy(self, ended: Sequence[TaskKey], *, released: Sequence[TaskKey] = ()) -> None:
         """For tasks that have ended: their places are free, what they used is counted, their id
         leads nowhere after the ttl, no look is due. `released`: who can go because of that."""
         if ended or released:

@@ -4,12 +4,13 @@ The contract's own names carry no braces. Ours carry a hash tag wherever one scr
 keys, so that these share a slot of a Redis Cluster:
 
     {tenant:session}            the session: meta, log, open tasks, tasks, idempotency records
-    {tenant}                    the tenant: its lines, what runs, its requests, its usage
+    {tenant}                    the tenant: its terms, lines, what runs, its requests, its usage
     {P+dead:callbacks}          the callback stream beside its dead letters
     {P+dead:execute}            the dead letters of the work streams
     {connections}               who is connected, and who knocked wrongly
 
-One script crosses slots, `take_turns.lua`: it sees the work streams, the rings and what they name.
+The scripts that take messages in and give turns (`lua/_tenants.lua`) cross slots: they see tenants,
+sessions, rings and work streams at once, and so want one Redis server.
 
 Ids hold neither colons nor braces (`common.domain.ids`), so names built from them are injective.
 """
@@ -110,19 +111,11 @@ class Keys:
     def due_shard(self, shard: int) -> str:
         return f"{self.prefix}due:{shard}"
 
-    # One tenant, one slot.
+    # Tenants; their lines and counts are named in `lua/_tenants.lua`.
 
-    def tenant(self, tenant_id: TenantId, what: str) -> str:
-        """Beside the lines: `terms`, `arriving`, `held`, `running`, `requests`."""
-        return f"{self.prefix}tenant:{{{tenant_id}}}:{what}"
-
-    def lines(self, tenant_id: TenantId) -> list[str]:
-        """The tenant's tasks that wait for a place in a work stream, for each priority."""
-        return [self.tenant(tenant_id, f"line:{priority}") for priority in Priority]
-
-    def usage(self, tenant_id: TenantId, date: str) -> str:
-        """What a tenant used on a UTC day, YYYY-MM-DD."""
-        return f"{self.prefix}usage:{{{tenant_id}}}:{date}"
+    def usage(self, tenant_id: TenantId, day: int) -> str:
+        """What a tenant used on a UTC day, counted from 1970."""
+        return f"{self.prefix}usage:{{{tenant_id}}}:{day}"
 
     # Turns of all tenants.
 

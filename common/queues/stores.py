@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from common.queues.actions import ActionQueue
-from common.queues.admissions import Admissions, TierOf, unlimited
+from common.queues.admissions import TierOf, unlimited
 from common.queues.callbacks import CallbackQueue
 from common.queues.dead_letters import DeadLetters
 from common.queues.due import DueTimes
@@ -68,11 +68,10 @@ class Stores:
             redis,
             keys,
             self.calls,
-            self.due,
             self.turns,
-            Admissions(redis, keys, settings.tier_of),
             self.tasks,
             limits,
+            settings.tier_of,
         )
         self.watch = TaskWatch(
             redis,

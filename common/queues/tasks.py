@@ -20,6 +20,7 @@ from common.queues.task_records import session_named, task_of
 log = structlog.get_logger(__name__)
 
 INTERRUPTED = "Interrupted by a newer message."
+STOPPED_AT_ONCE = 200  # lest Redis or the loop stand still for thousands
 STOPPED = (TaskStatus.CANCELLED, TaskStatus.CANCELLING)
 
 
@@ -105,8 +106,8 @@ class TaskStore:
 
     async def interrupt(self, session: SessionKey, task_ids: Sequence[TaskId]) -> None:
         """Stops tasks because a newer message wants their place; those that have ended stay so."""
-        if task_ids:
-            await self._cancel(session, task_ids, INTERRUPTED)
+        for first in range(0, len(task_ids), STOPPED_AT_ONCE):
+            await self._cancel(session, task_ids[first : first + STOPPED_AT_ONCE], INTERRUPTED)
 
     async def _cancel(
         self, session: SessionKey, task_ids: Sequence[TaskId], reason: str

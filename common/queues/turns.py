@@ -1,6 +1,6 @@
 """How tasks take their turns: from their session to their tenant's line, from there to a worker.
 
-`lua/take_turns.lua` says who goes next and why; here is only how it is told of what has happened.
+`lua/_turns.lua` says who goes next and why; here is only how it is told of what has happened.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,12 @@ from common.domain.ids import SessionKey, TaskId
 from common.queues.due import DueTimes, member_of
 from common.queues.keys import DUE_SHARDS, GIVEN_BACK, WORK_GROUP, Keys
 from common.queues.redis import Redis, unwrap
-from common.queues.scripts import TAKE_TURNS
+from common.queues.scripts import TAKE_TURNS, Value
 from common.queues.work import removal
 
-Place = tuple[SessionKey, TaskId]
+TaskKey = tuple[SessionKey, TaskId]
+"""All that it takes to find a task."""
+
 TOLD_AT_ONCE = 200  # members in one call, and moves; a call stays within a few milliseconds
 
 
@@ -35,23 +37,31 @@ class Turns:
         self._due = due
         self._prefetch = prefetch
 
+    @property
+    def keys(self) -> list[str]:
+        """The last keys of each script that has turns taken (`lua/_tenants.lua`)."""
+        return [
+            *self._keys.work_streams,
+            *(self._keys.ring(priority) for priority in Priority),
+            *(self._keys.again(priority) for priority in Priority),
+            self._keys.turns_state,
+        ]
+
+    @property
+    def arguments(self) -> list[Value]:
+        """The last arguments of each script that has turns taken."""
+        prefix = self._keys.prefix
+        return [prefix, self._prefetch, WORK_GROUP, GIVEN_BACK, TOLD_AT_ONCE, DUE_SHARDS]
+
     async def take(
-        self,
-        *,
-        entered: Sequence[Place] = (),
-        held: Sequence[Place] = (),
-        ended: Sequence[Place] = (),
+        self, *, entered: Sequence[TaskKey] = (), ended: Sequence[TaskKey] = ()
     ) -> Moved:
         """Lets those go whose turn it is, after noting what has become of tasks: they came into
-        their tenant's line, are held back by their session's earlier tasks, or have ended.
+        their tenant's line (their session let them go, or they are to be tried again), or ended.
 
         All of it is one atomic step for up to 200 tasks. None is moved twice in a round.
         """
-        told = [
-            *(("entered", place) for place in entered),
-            *(("held", place) for place in held),
-            *(("ended", place) for place in ended),
-        ]
+        told = [*(("entered", place) for place in entered), *(("ended", place) for place in ended)]
         moved, has_room, in_line = await self._call(told[:TOLD_AT_ONCE])
         rest = told[TOLD_AT_ONCE:]
         while rest or has_room:
@@ -59,19 +69,14 @@ class Turns:
             rest, moved = rest[TOLD_AT_ONCE:], moved + more
         return Moved(moved, in_line)
 
-    async def _call(self, told: Sequence[tuple[str, Place]]) -> list[int]:
+    async def _call(self, told: Sequence[tuple[str, TaskKey]]) -> list[int]:
         kinds = [kind for kind, _ in told]
         reply: list[int] = await self._redis.run(
             TAKE_TURNS,
-            [
-                *self._keys.work_streams,
-                *(self._keys.ring(priority) for priority in Priority),
-                *(self._keys.again(priority) for priority in Priority),
-                self._keys.turns_state,
-            ],
-            *(self._keys.prefix, self._prefetch, WORK_GROUP, GIVEN_BACK, TOLD_AT_ONCE, DUE_SHARDS),
-            *(kinds.count(kind) for kind in ("entered", "held", "ended")),
+            self.keys,
+            *(kinds.count(kind) for kind in ("entered", "ended")),
             *(member_of(session, task_id) for _, (session, task_id) in told),
+            *self.arguments,
         )
         return reply
 

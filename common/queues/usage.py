@@ -1,11 +1,13 @@
 """What tenants use, by UTC day: counted with each task's end, once (`lua/take_turns.lua`)."""
 
 from collections.abc import Mapping
+from datetime import date
 
 from common.domain.ids import TenantId
 from common.queues.keys import Keys
 from common.queues.redis import Redis
 
+EPOCH = date(1970, 1, 1)
 COUNTS = (
     "requests",
     "completed",
@@ -24,10 +26,11 @@ class Usage:
         self._redis = redis
         self._keys = keys
 
-    async def of(self, tenant_id: TenantId, date: str) -> Mapping[str, int | float]:
-        """What a tenant used on a day, YYYY-MM-DD: messages accepted that day, tasks ended that
+    async def of(self, tenant_id: TenantId, day: date) -> Mapping[str, int | float]:
+        """What a tenant used on a UTC day: messages accepted that day, tasks ended that
         day by status, with their tokens and cost. All zero where nothing is known."""
-        counts = await self._redis.call("HMGET", self._keys.usage(tenant_id, date), *COUNTS, "cost")
+        key = self._keys.usage(tenant_id, (day - EPOCH).days)
+        counts = await self._redis.call("HMGET", key, *COUNTS, "cost")
         found: dict[str, int | float] = {
             name: int(float(count or 0)) for name, count in zip(COUNTS, counts[:-1], strict=True)
         }

@@ -17,7 +17,7 @@ from common.queues.scripts import CHECK_TASK, FAIL_TASK, Command
 from common.queues.session_calls import SessionCalls
 from common.queues.task_records import session_named
 from common.queues.tasks import TaskStore
-from common.queues.turns import Place, Turns
+from common.queues.turns import TaskKey, Turns
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ class Look:
     interrupts: Sequence[TaskId] = ()
 
     @property
-    def place(self) -> Place:
+    def task(self) -> TaskKey:
         return (self.due.session, self.due.task_id)
 
     @property
@@ -106,23 +106,22 @@ class TaskWatch:
         for look in looks:
             by_state.setdefault(look.state, []).append(look)
         gone, ended = by_state.pop(b"gone", []), by_state.pop(b"ended", [])
-        undelivered, unheld = by_state.get(b"undelivered", []), by_state.get(b"unheld", [])
+        undelivered = by_state.get(b"undelivered", [])
         by_state.pop(b"unseen", None)
         going_on = [look for some in by_state.values() for look in some]
 
         stopped = [look for look in ended if look.ended_as is not TaskStatus.COMPLETED]
         stopped += [look for look in going_on if look.status == b"cancelling"]
-        await self._ends.tell_workers([(*each.place, each.why_stopped) for each in stopped])
+        await self._ends.tell_workers([(*each.task, each.why_stopped) for each in stopped])
         await self._ends.tidy(
-            [each.place for each in ended],
+            [each.task for each in ended],
             released=[(each.due.session, freed) for each in ended for freed in each.released],
         )
-        if undelivered or unheld or gone:
+        if undelivered or gone:
             failpoint("watch.undelivered")
             await self._turns.take(
-                entered=[each.place for each in undelivered],
-                held=[each.place for each in unheld],
-                ended=[each.place for each in gone],
+                entered=[each.task for each in undelivered],
+                ended=[each.task for each in gone],
             )
         for each in going_on:
             await self._tasks.interrupt(each.due.session, each.interrupts)
@@ -133,7 +132,7 @@ class TaskWatch:
         commands: list[Command] = []
         for each in gone:
             commands.append(("DEL", self._keys.task_session(each.due.task_id)))
-            commands.append(self._due.forget(*each.place))
+            commands.append(self._due.forget(*each.task))
         commands += [self._due.settle(each.due, each.next_look) for each in going_on]
         for result in await self._redis.batch(commands):
             unwrap(result)

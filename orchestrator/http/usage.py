@@ -21,16 +21,16 @@ class UsageHandler(ApiHandler):
         self.caller.check_whole_tenant(tenant)
         day = self._date()
         used = await self.app.usage.of(tenant, day)
-        self.answer(200, orjson.dumps({"tenant_id": tenant, "date": day, **used}))
+        self.answer(200, orjson.dumps({"tenant_id": tenant, "date": day.isoformat(), **used}))
 
-    def _date(self) -> str:
+    def _date(self) -> date:
         given = self.get_query_argument("date", None)
         if given is None:
-            return datetime.now(UTC).date().isoformat()
+            return datetime.now(UTC).date()
         try:
-            is_date = date.fromisoformat(given).isoformat() == given
+            day = date.fromisoformat(given)
         except ValueError:
-            is_date = False
-        if not is_date:
+            day = None
+        if day is None or day.isoformat() != given:  # other ways to write it are no dates here
             raise ValidationFailed(errors={"date": ["Must be a date like 2026-01-31."]})
-        return given
+        return day

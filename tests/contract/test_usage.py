@@ -226,7 +226,7 @@ async def test_an_end_by_a_deadline_that_a_crash_cut_off_is_counted_once(
 @pytest.mark.parametrize(
     "place",
     [
-        *("chat_router.on_batch", "tasks.after_admit", "chat_router.after_submit"),
+        *("chat_router.on_batch", "chat_router.after_submit"),
         *("tasks.after_take", "http.before_202"),
     ],
 )

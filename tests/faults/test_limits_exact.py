@@ -255,7 +255,7 @@ async def test_a_limit_holds_while_an_instance_is_killed(
 @pytest.mark.parametrize(
     "place",
     [
-        *("chat_router.on_batch", "tasks.after_admit", "chat_router.after_submit"),
+        *("chat_router.on_batch", "chat_router.after_submit"),
         *("tasks.after_take", "http.before_202"),
     ],
 )

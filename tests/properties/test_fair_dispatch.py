@@ -108,7 +108,7 @@ class World:
             assert untaken <= max(PREFETCH, taken)
         self.untaken = untaken
         for tenant in {session.tenant_id for session in self.open.values()}:
-            running = await redis.call("SCARD", keys.tenant(tenant, "running"))
+            running = await redis.call("SCARD", f"{keys.prefix}tenant:{{{tenant}}}:running")
             assert running <= MAX_RUNNING
 
     async def let_all_end(self) -> None:

@@ -1,5 +1,5 @@
 --[[ look_at(due, member, at): sees to it that a member is looked at no later than a moment (unix
-  ms); an earlier look stays. Takes nothing more.
+  ms); an earlier look stays. Behind _common.lua; takes nothing more.
 
   A lease (take_due.lua) is an earlier look as well, but its holder may have looked before this wish
   came up, and would settle on a later time: so the lease is marked, which makes settling fail, and
@@ -9,5 +9,5 @@ local function look_at(due, member, at)
   if planned and planned % 1 ~= 0 then
     at = math.min(at, math.floor(planned))
   end
-  return redis.call('ZADD', due, 'LT', string.format('%.0f', at), member)
+  return redis.call('ZADD', due, 'LT', whole(at), member)
 end

@@ -1,4 +1,4 @@
---[[ What all scripts of a session share; put in front of each of them.
+--[[ What all scripts of a session share; put in front of each of them, behind _common.lua.
 
   KEYS[1] meta (HASH: epoch, last)   KEYS[2] log (STREAM, entry ids <offset>-0, field e)
   KEYS[3] open (ZSET of ids of tasks that have not ended, in the order of their messages)
@@ -16,17 +16,8 @@ local channel, timestamp, fresh_epoch = ARGV[1], ARGV[2], ARGV[3]
 local max_events, ttl = tonumber(ARGV[4]), tonumber(ARGV[5])
 local FIRST_KEY, FIRST_ARG = 5, 6  -- where a script's own begin
 
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-
 local epoch, last
 local told, passing = {}, {}
-
-local TERMINAL = { completed = true, failed = true, cancelled = true, timeout = true }
-
-local function whole(number)
-  return string.format('%.0f', number)
-end
 
 -- Loads the log's state; begins a new life of the log where there is none. Fails here, before
 -- anything is written, if the log could not be added to.

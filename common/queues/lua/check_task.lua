@@ -13,7 +13,6 @@
     ended        it has ended, now or earlier
     undelivered  its turn in the session has come, and it is not in a work stream yet
     waiting      for the session's earlier tasks
-    unheld       the same, and its tenant's line has not been told of it yet
     open         nothing to do before the next look ]]
 local task = load_task(ARGV[6], FIRST_KEY)
 if not task.known then
@@ -58,8 +57,7 @@ if waits then
   local next_look = now + tonumber(ARGV[8]) + (rank - 1) * tonumber(ARGV[9])
   local interrupts = redis.call('HGET', task.key, 'interrupts')
   local before = interrupts and redis.call('ZRANGE', open, 0, rank - 1) or {}
-  local state = redis.call('HEXISTS', task.key, 'requested') == 1 and 'waiting' or 'unheld'
-  return { state, math.min(next_look, task.wait_until), task.status, '', released, before }
+  return { 'waiting', math.min(next_look, task.wait_until), task.status, '', released, before }
 end
 local is_backing_off = task.over and now < task.retry_at
 if task.delivered ~= task.round and not is_backing_off then

@@ -1,4 +1,4 @@
---[[ Gives a connection its place among those of its tenant and of its address; put behind _clock.lua.
+--[[ Gives a connection its place among those of its tenant and of its address; put behind _common.lua.
 
   KEYS[1] bad handshakes of the address within its minute (STRING, a number)
   KEYS[2…] connections of the tenant, and of the address (ZSET: id, by the end of its lease, unix ms)

@@ -1,4 +1,4 @@
---[[ Renews the leases of connections that an instance holds; put behind _clock.lua.
+--[[ Renews the leases of connections that an instance holds; put behind _common.lua.
 
   KEYS[1…] connections of a tenant or of an address (ZSET: id, by the end of its lease, unix ms)
   ARGV[1] lease, ms   ARGV[2…] for each key: how many ids follow, and these   Returns how many keys.

@@ -1,5 +1,5 @@
 --[[ Sees to it that a task is looked at no later than a moment; an earlier look stays. Behind
-  _clock.lua and _due.lua.
+  _common.lua and _due.lua.
 
   KEYS[1] due times (ZSET)
   ARGV[1] member   ARGV[2] 'at' or 'in'   ARGV[3] unix ms, or ms from now

@@ -1,201 +1,67 @@
---[[ The one place where tasks take their turns (contract, section 5, Turns): notes which tasks came
-  into line, wait in their session, or have ended, and moves those whose turn it is into the work
-  streams while there is room. Behind _clock.lua,
-  _due.lua and _lines.lua.
+--[[ Notes what has become of tasks, each of which may be told again, at any time, by anyone; then
+  moves those whose turn it is. Behind _turns.lua. What a crash kept from being told here is told
+  again by the next look at the task (watch.py).
 
-  Who moves the next task: whoever runs this, on any instance: after each send, as soon as a worker
-  has taken or ended something, and several times a second besides. It is one atomic step, so that
-  nobody who dies can leave a move half done, and nothing is moved twice: a task that is `delivered`
-  in its round is never added again. What a crash kept from being told here is told again by the
-  next look at the task (watch.py).
+  KEYS[]: those of _tenants.lua
+  ARGV[1] how many have come into line   ARGV[2] how many have ended   then those members, the ones
+  behind the others; then what _tenants.lua wants
 
-  Each tenant has a line for each priority, and each priority a ring of the tenants that have
-  somebody in that line and a free place to run (`max_running`). The tenant with the smallest `pass`
-  goes first, and then pays 1/weight (stride scheduling): busy tenants share by weight, and one that
-  comes back after a pause starts where the others are, with no credit and no debt. So a move costs
-  O(log tenants), however long the lines are.
+  Returns {tasks moved, 1 if there is room for more moves at once, tasks in line}. ]]
 
-  High goes before normal before low, but for two rules, by which no flood can starve those below:
-  a class that has waited 5 s without getting a place in the streams gets the next one; and while
-  an entry has waited 5 s in its stream, nothing is added above it.
-
-  The keys of tenants and tasks are put together in here: this script wants one Redis server.
-
-  KEYS[1..3] work streams, high normal low   KEYS[4..6] rings (ZSETs, tenant -> pass)
-  KEYS[7..9] again (ZSETs, member -> since: tasks to be tried again, which have their place to run)
-  KEYS[10] state (HASH: number, in_line, pass:1..3, since:1..3)
-  ARGV[1] key prefix   ARGV[2] prefetch   ARGV[3] group   ARGV[4] consumer who holds what nobody runs
-  ARGV[5] moves at the most   ARGV[6] number of shards of due times
-  ARGV[7], ARGV[8], ARGV[9] how many members have come into line, are held in their session, ended
-  then those members: tenant:session:task
-
-  Returns {tasks moved, 1 if there is room for more moves at once, tasks in line}. The last is for
-  people to look at; nothing is decided by it. ]]
-local STREAMS = { KEYS[1], KEYS[2], KEYS[3] }
-local PATIENCE = 5000  -- ms
-
-local function whole(number)
-  return string.format('%.0f', number)
+local function enter(member)
+  local tenant, task = place_of(member)
+  local facts = redis.call('HMGET', task, 'status', 'priority', 'round', 'delivered',
+    'over', 'retry_at')
+  local level = LEVEL[facts[2]]
+  local is_backing_off = facts[5] == '1' and now < tonumber(facts[6])
+  if not facts[1] or TERMINAL[facts[1]] or facts[3] == facts[4] or is_backing_off then
+    return
+  end
+  if facts[4] then  -- it was delivered in an earlier round, and keeps its place to run
+    redis.call('SADD', tenant.running, member)
+    redis.call('ZADD', AGAIN[level], 'NX', now, member)
+    return
+  end
+  redis.call('SREM', tenant.held, member)
+  stand_in_line(tenant, member, level)
 end
 
--- What waits in the streams.
-
-local function facts_of(flat)
-  local facts = {}
-  for i = 1, #flat, 2 do
-    facts[flat[i]] = flat[i + 1]
-  end
-  return facts
-end
-
--- How many entries of a stream no worker has taken, and how many are in workers' hands.
-local function look_into(stream)
-  local length = redis.call('XLEN', stream)
-  local pending = redis.pcall('XPENDING', stream, ARGV[3])
-  if length == 0 or pending.err or pending[1] == 0 then
-    return length, 0
-  end
-  local taken = pending[1]
-  for _, consumer in ipairs(pending[4]) do
-    if consumer[1] == ARGV[4] then
-      taken = taken - tonumber(consumer[2])
-    end
-  end
-  return math.max(0, length - taken), taken
-end
-
--- Whether the oldest entry that no worker has taken has waited for long. An entry's id begins with
--- the time at which it was added; a clock that was set back meanwhile makes this rule wait longer.
-local function is_aged(stream)
-  local taken_up_to = '0-0'
-  local groups = redis.pcall('XINFO', 'GROUPS', stream)
-  for _, group in ipairs(groups.err and {} or groups) do
-    local facts = facts_of(group)
-    if facts.name == ARGV[3] then
-      taken_up_to = facts['last-delivered-id']
-    end
-  end
-  local given_back = redis.pcall('XPENDING', stream, ARGV[3], '-', '+', 1, ARGV[4])
-  local oldest = not given_back.err and given_back[1]
-    or redis.call('XRANGE', stream, '(' .. taken_up_to, '+', 'COUNT', 1)[1]
-  return oldest and now - tonumber(string.match(oldest[1], '^%d+')) >= PATIENCE
-end
-
--- Taking turns.
-
--- The member whose turn it is in a class; nil if none can go.
-local function next_of(level)
-  local again = redis.call('ZPOPMIN', AGAIN[level])[1]
-  if again then
-    return again
-  end
-  while true do
-    local first = redis.call('ZRANGE', RINGS[level], 0, 0, 'WITHSCORES')
-    if not first[1] then
-      return nil
-    end
-    local tenant = tenant_of(first[1] .. ':-:-')
-    local member = may_run(tenant) and redis.call('ZPOPMIN', tenant.lines[level])[1]
-    if member then
-      in_line = in_line - 1
-      redis.call('SADD', tenant.running, member)
-      local pass = tonumber(first[2])
-      front[level], tenant.pass[level] = math.max(front[level], pass), pass + 1 / tenant.weight
-      redis.call('HSET', tenant.terms, 'pass:' .. level,
-        string.format('%.17g', tenant.pass[level]))
-    end
-    line_up(tenant)
-    if member then
-      return member
-    end
-  end
-end
-
--- Adds a task to its stream, and notes that in the task; from this moment its timeout runs.
-local function deliver(member, level)
-  local tenant, task, task_id = tenant_of(member)
-  local facts = redis.call('HMGET', task, 'status', 'action', 'timeout_ms', 'round', 'deadline',
-    'delivered')
-  if not facts[1] or TERMINAL[facts[1]] then
-    redis.call('SREM', tenant.running, member)
-    line_up(tenant)
-    return false
-  elseif facts[6] == facts[4] then  -- a newer attempt has begun without it
-    return false
-  end
-  local moment = redis.call('TIME')  -- that of its entry: others went before it in this call
-  local entered = tonumber(moment[1]) * 1000 + math.floor(tonumber(moment[2]) / 1000)
-  local deadline = tonumber(facts[5]) or entered + tonumber(facts[3])
-  local entry = redis.call('XADD', STREAMS[level], '*', 'task_id', task_id,
-    'action', facts[2] .. whole(deadline) .. '}')
-  redis.call('HSET', task, 'deadline', whole(deadline), 'entry', entry, 'delivered', facts[4])
-  look_at(PREFIX .. 'due:' .. string.byte(task_id, -1) % tonumber(ARGV[6]), member, deadline)
-  return true
-end
-
-local function waits(level)
-  return redis.call('EXISTS', AGAIN[level], RINGS[level]) > 0
-end
-
-local function note_waiting()
-  for level = 1, 3 do
-    since[level] = waits(level) and (since[level] or now) or nil
-  end
-end
-
-local aged
-
--- The class that goes next; nil if none may.
-local function choose()
-  if not aged then
-    local low = is_aged(STREAMS[3])
-    aged = { low or is_aged(STREAMS[2]), low, false }  -- aged[n]: somebody below n has waited long
-  end
-  local best, somebody_stands_back
-  for level = 1, 3 do
-    if since[level] then
-      local overdue = now - since[level] >= PATIENCE
-      if aged[level] then
-        somebody_stands_back = true
-      elseif overdue and level > 1 then
-        best = level
-      elseif not best and not somebody_stands_back then
-        best = level
+local function tally(tenant, task, status)
+  used(tenant, status, 1)
+  local usage = redis.call('HGET', task, 'usage')
+  local readable, spent = pcall(cjson.decode, usage or '{}')
+  for _, field in ipairs({ 'input_tokens', 'output_tokens', 'cost' }) do
+    local amount = readable and type(spent) == 'table' and spent[field]
+    if type(amount) == 'number' and amount > 0 and amount < 1e15 then
+      if field ~= 'cost' then
+        amount = math.floor(amount)
       end
+      used(tenant, field, string.format('%.14g', amount))  -- 0.1, not 0.1000000000000001
     end
   end
-  return best
 end
 
-local function move()
-  local room, moved, most = 0, 0, tonumber(ARGV[5])
-  note_waiting()
-  if not (since[1] or since[2] or since[3]) then
-    return 0, 0
+local function leave(member)
+  local tenant, task = place_of(member)
+  local status = redis.call('HGET', task, 'status')
+  if status and not TERMINAL[status] then
+    return
   end
-  local untaken, executing = 0, 0
-  for _, stream in ipairs(STREAMS) do
-    local here, taken = look_into(stream)
-    untaken, executing = untaken + here, executing + taken
+  redis.call('SREM', tenant.held, member)
+  redis.call('SREM', tenant.running, member)
+  for level, line in ipairs(tenant.lines) do
+    in_line = in_line - redis.call('ZREM', line, member)
+    redis.call('ZREM', AGAIN[level], member)
   end
-  room = math.max(tonumber(ARGV[2]), executing) - untaken
-  while room > 0 and moved < most do
-    local level = choose()
-    if not level then
-      return moved, 0
-    end
-    local member = next_of(level)
-    if member and deliver(member, level) then
-      room, moved, since[level] = room - 1, moved + 1, now
-    end
-    note_waiting()
+  tenant.changed = true
+  if status and redis.call('HSETNX', task, 'tallied', '1') == 1 then
+    tally(tenant, task, status)
   end
-  return moved, room > 0 and 1 or 0
 end
 
-local at = 9
-for index, tell in ipairs({ enter, hold, leave }) do
-  for _ = 1, tonumber(ARGV[6 + index]) do
+local at = 2
+for index, tell in ipairs({ enter, leave }) do
+  for _ = 1, tonumber(ARGV[index]) do
     at = at + 1
     tell(ARGV[at])
   end
@@ -207,12 +73,4 @@ for _, tenant in pairs(tenants) do
 end
 
 local moved, more = move()
-for level = 1, 3 do
-  redis.call('HSET', STATE, 'pass:' .. level, string.format('%.17g', front[level]))
-  if since[level] then
-    redis.call('HSET', STATE, 'since:' .. level, whole(since[level]))
-  else
-    redis.call('HDEL', STATE, 'since:' .. level)
-  end
-end
-return { moved, more, redis.call('HINCRBY', STATE, 'in_line', in_line) }
+return { moved, more, save_turns() }

@@ -1,8 +1,10 @@
 """What tenants use, by day: each task counts once."""
 
+from datetime import date, timedelta
 from typing import Any
 
 from common.domain.ids import TenantId
+from common.queues.usage import EPOCH
 from tests.support.redis_server import RedisServer
 from tests.support.stores import ACME, SESSION, STARTED, Stores, stores
 
@@ -22,16 +24,15 @@ DONE = (1, 2, "completed", {"response": "", "usage": USAGE})
 
 async def today(stores: Stores, tenant_id: str = ACME) -> dict[str, Any]:
     """What has been used; the tests' day is whatever Redis calls it, and may end meanwhile."""
-    keys = await stores.redis.call("KEYS", stores.keys.usage(TenantId(tenant_id), "*"))
-    days = [
-        await stores.usage.of(TenantId(tenant_id), key.decode().rpartition(":")[2]) for key in keys
-    ]
-    return {what: sum(day[what] for day in (NOTHING, *days)) for what in NOTHING}
+    keys = await stores.redis.call("KEYS", f"{stores.keys.prefix}usage:*")
+    days = [EPOCH + timedelta(days=int(key.decode().rpartition(":")[2])) for key in keys]
+    used = [await stores.usage.of(TenantId(tenant_id), day) for day in days]
+    return {what: sum(each[what] for each in (NOTHING, *used)) for what in NOTHING}
 
 
 async def test_nothing_is_known_of_other_days(redis_server: RedisServer, prefix: str) -> None:
     async with stores(redis_server.url, prefix) as each:
-        assert await each.usage.of(ACME, "1999-12-31") == NOTHING
+        assert await each.usage.of(ACME, date(1999, 12, 31)) == NOTHING
 
 
 async def test_a_task_counts_once_however_often_it_is_told(
@@ -80,5 +81,5 @@ async def test_what_is_no_amount_is_not_counted(redis_server: RedisServer, prefi
 async def test_a_day_is_kept_for_ninety_days(redis_server: RedisServer, prefix: str) -> None:
     async with stores(redis_server.url, prefix) as each:
         await each.submit_and_deliver()
-        key, *_ = await each.redis.call("KEYS", each.keys.usage(ACME, "*"))
+        key, *_ = await each.redis.call("KEYS", f"{prefix}usage:*")
         assert 90 * 86400 - 5 <= await each.ttl(key.decode()) <= 90 * 86400
