@@ -6,8 +6,8 @@ Whether a key's file can be read as one is seen where keys are used: `orchestrat
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from config.auth_sections import AuthSettings, JwtSettings
 from config.mistakes import Path, shown
-from config.sections import AuthSettings, JwtSettings
 
 SECRET_ALGORITHMS = frozenset({"HS256", "HS384", "HS512"})
 # Bytes, as of SHA-256's hash: what is shorter can be searched for (RFC 7518, section 3.2). A longer

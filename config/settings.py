@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from config import auth_rules, mistakes, rules
+from config.auth_sections import AuthSettings
 from config.mistakes import ConfigurationError, Mistakes
 from config.reading import Reader
 from config.rules import setting
 from config.sections import (
     SHIPPED_TIERS,
     AgentSettings,
-    AuthSettings,
     CallbackSettings,
     ExecutionSettings,
     LoggingSettings,

@@ -5,7 +5,7 @@ import hmac
 from collections.abc import Sequence
 
 from common.domain.ids import TenantId
-from config.sections import ApiKeySettings
+from config.auth_sections import ApiKeySettings
 from orchestrator.auth.caller import Caller, Scope
 from orchestrator.auth.credentials import BadCredentials
 

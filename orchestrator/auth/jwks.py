@@ -21,7 +21,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from common.domain.errors import Overloaded
-from config.sections import JwtSettings
+from config.auth_sections import JwtSettings
 from orchestrator.auth.key_sets import LARGEST_SET, KeySet, UnusableKeySet, read_key_set
 from orchestrator.auth.keys import VerifyingKey
 

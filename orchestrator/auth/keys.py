@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from cryptography.x509 import load_pem_x509_certificate
 
 from config.auth_rules import is_secret, weak_secret
-from config.sections import JwtSettings
+from config.auth_sections import JwtSettings
 from config.settings import ConfigurationError
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey

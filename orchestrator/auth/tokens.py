@@ -17,7 +17,7 @@ from jwt.api_jws import PyJWS
 from jwt.exceptions import PyJWTError
 
 from common.domain.ids import SessionId, TenantId, UserId, is_outside_id
-from config.sections import JwtSettings
+from config.auth_sections import JwtSettings
 from orchestrator.auth.caller import Caller, Scope
 from orchestrator.auth.credentials import BadCredentials
 from orchestrator.auth.keys import LONGEST_KID, VerifyingKey

@@ -3,7 +3,7 @@
 import pytest
 
 from config.auth_rules import has_static_key, is_secret, weak_secret
-from config.sections import JwtSettings
+from config.auth_sections import JwtSettings
 from tests.support.configuration import mistakes_of, settings_of
 
 RANDOM = "9b1c4d7e0f2a58636b7d8c9a0e1f2b3c4d5e6f708192a3b4c5d6e7f809182736"

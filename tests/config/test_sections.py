@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from config.rules import Slot, is_section, list_of, mapping_of, slots_of
-from config.sections import ApiKeySettings, JwtSettings, RedisSettings
+from config.sections import RedisSettings
 from config.settings import Settings
 
 
@@ -40,13 +40,9 @@ def test_settings_do_not_change() -> None:
 
 
 def test_secrets_are_in_no_repr() -> None:
-    secrets = (
-        RedisSettings(url="redis://user:canary@host/0"),
-        JwtSettings(key="canary"),
-        ApiKeySettings(name="a", sha256="canary", tenant_id="b"),
-    )
-    assert "canary" not in repr(secrets)
-    assert "canary" not in repr(dataclasses.replace(Settings(), redis=secrets[0]))
+    redis = RedisSettings(url="redis://user:canary@host/0")
+    assert "canary" not in repr(redis)
+    assert "canary" not in repr(dataclasses.replace(Settings(), redis=redis))
 
 
 @pytest.mark.parametrize(

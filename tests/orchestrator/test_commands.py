@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from common.domain.ids import SessionId
-from config.sections import AuthSettings, JwtSettings
+from config.auth_sections import AuthSettings, JwtSettings
 from config.settings import ConfigurationError
 from orchestrator import commands
 from orchestrator.auth.authenticator import Authenticator

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import get_default_algorithms
 
-from config.sections import JwtSettings
+from config.auth_sections import JwtSettings
 from orchestrator.auth.keys import PrivateKey, PublicKey
 from tests.support.canary import CANARY
 

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from config.sections import JwtSettings
+from config.auth_sections import JwtSettings
 from orchestrator.auth.jwks import KeySetKeys, key_set_keys
 from tests.support.issuer import OTHER_RSA, RSA, Clock, jwk, key_set
 from tests.support.key_server import KeyServer, key_server

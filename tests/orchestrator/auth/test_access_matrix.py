@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.auth.caller import Access
 from orchestrator.http.base import NotFoundHandler
-from orchestrator.routes import routes
+from orchestrator.routes import elsewhere, routes
 from tests.orchestrator.auth.access import (
     CALLERS,
     EVENTS,
@@ -19,6 +19,7 @@ from tests.orchestrator.auth.access import (
     PUSH,
     SESSION,
     TEXT,
+    UNKNOWN,
     Row,
     World,
     for_operators,
@@ -33,6 +34,8 @@ from tests.orchestrator.auth.access import (
 from tests.support.fake_executor import FakeExecutor
 from tests.support.redis_server import RedisServer
 from tests.support.service import RunningProcess, running_service
+
+NOTHING = {**dict.fromkeys(CALLERS, 404), **dict.fromkeys(UNKNOWN, 401)}
 
 ROWS = [
     Row("/api/chat/send", "", post("/api/chat/send", **SESSION, **TEXT), statuses(202, 403, 403)),
@@ -94,7 +97,15 @@ ROWS = [
     Row(r"/page/([^/]+)", "", get("/page/page.js"), OPEN),
     Row(r"/client/([^/]+)", "", get("/client/link.js"), OPEN),
     Row("anything else", "", get("/favicon.ico"), for_operators(404, 404, 404)),
-    Row("anything else", "below_api", get("/api/nothing"), for_operators(404, 404, 404)),
+    *(
+        Row(r"/api(?:/.*)?", path, get(path), NOTHING)
+        for path in ("/api", "/api/", "/api/nothing", "/api/chat/send/", "/api/sessions/acme/s-1")
+    ),
+    *(
+        Row(r"/ws(?:/.*)?", f"{ask.__name__} {path}", ask(path), statuses(404, 404, 404))
+        for ask in (get, upgrade)
+        for path in ("/ws", "/ws/acme", "/ws/acme/s-1/", "/ws//s-1", "/ws/%ff")
+    ),
 ]
 
 
@@ -102,7 +113,8 @@ async def test_every_route_has_its_row_and_says_what_it_asks_for(
     redis_server: RedisServer, prefix: str
 ) -> None:
     async with running_service(redis_server.url, prefix) as service:
-        rules = [rule for rule in routes(service.service.app) if isinstance(rule, tuple)]
+        table = [*routes(service.service.app), *elsewhere(service.service.app)]
+        rules = [rule for rule in table if isinstance(rule, tuple)]
     assert {str(rule[0]) for rule in rules} | {"anything else"} == {row.route for row in ROWS}
     asked = {str(rule[0]): vars(rule[1])["access"] for rule in rules}
     asked["anything else"] = vars(NotFoundHandler)["access"]

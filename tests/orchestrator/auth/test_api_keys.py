@@ -6,7 +6,7 @@ import pytest
 
 from common.domain.errors import Unauthorized
 from common.domain.ids import TenantId
-from config.sections import ApiKeySettings
+from config.auth_sections import ApiKeySettings
 from orchestrator.auth.api_keys import LONGEST, ApiKeys
 from orchestrator.auth.caller import Caller, Scope
 

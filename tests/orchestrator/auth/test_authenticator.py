@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from common.domain.errors import Unauthorized
-from config.sections import ApiKeySettings, AuthSettings, JwtSettings
+from config.auth_sections import ApiKeySettings, AuthSettings, JwtSettings
 from config.settings import ConfigurationError
 from orchestrator.auth.authenticator import Authenticator, check_keys
 from orchestrator.auth.credentials import Credentials

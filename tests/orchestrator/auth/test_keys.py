@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from config.sections import JwtSettings
+from config.auth_sections import JwtSettings
 from config.settings import ConfigurationError
 from orchestrator.auth.keys import (
     LARGEST_FILE,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from common.domain.errors import Unauthorized
-from config.sections import JwtSettings
+from config.auth_sections import JwtSettings
 from orchestrator.auth.credentials import BadCredentials
 from orchestrator.auth.key_sets import read_key_set
 from orchestrator.auth.keys import VerifyingKey, static_key
