@@ -132,11 +132,11 @@ class CallbackQueue:
                 item.session = position.session
                 if position.session is None:
                     lost.append((item, position.task_id))
-        names = await self._redis.batch(
+        names = await self._redis.call_all(
             [("GET", self._keys.task_session(task_id)) for _, task_id in lost]
         )
         for (item, _), name in zip(lost, names, strict=True):
-            if unwrap(name) is None:
+            if name is None:
                 continue
             session = session_named(name)
             if names_another(item.entry.fields, session):
@@ -196,8 +196,7 @@ class CallbackQueue:
                     ended.append((batch.session, task_id))
                 elif gap_at:
                     looks.append(self._due.look_at(batch.session, task_id, gap_at))
-        for result in await self._redis.batch(looks):
-            unwrap(result)
+        await self._redis.call_all(looks)
         await self._ends.tell_workers(stopped)
         if ended or released:
             await self._ends.tidy(ended, released=released)
@@ -249,14 +248,10 @@ class CallbackQueue:
             if item.outcome == "unknown" and item.read.position is not None
         }
         ordered = sorted(unknown)
-        names = await self._redis.batch(
+        names = await self._redis.call_all(
             [("GET", self._keys.task_session(task_id)) for task_id in ordered]
         )
-        return {
-            task_id
-            for task_id, name in zip(ordered, names, strict=True)
-            if unwrap(name) is not None
-        }
+        return {task_id for task_id, name in zip(ordered, names, strict=True) if name is not None}
 
 
 class _SessionBatch:

@@ -13,7 +13,7 @@ from common.domain.errors import OrchestratorError, RateLimited
 from common.domain.ids import TenantId, new_id
 from common.queues.handshakes import BadHandshakes
 from common.queues.keys import Keys
-from common.queues.redis import Redis, meaning_of, unwrap
+from common.queues.redis import Redis, meaning_of
 from common.queues.scripts import ENTER_CONNECTION, RENEW_CONNECTIONS, Command
 
 LEASE_MS = 12_000  # a dead instance's connections are out of every count within 15 s
@@ -107,8 +107,7 @@ class Connections:
     async def leave_all(self) -> None:
         """This instance stops: its places are free at once. Raises RedisUnavailable."""
         held, self._held = self._held, {}
-        for result in await self._redis.batch([("ZREM", key, *held[key]) for key in held]):
-            unwrap(result)
+        await self._redis.call_all([("ZREM", key, *held[key]) for key in held])
         await self.settle()
 
     # Taking a place.

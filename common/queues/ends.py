@@ -7,7 +7,7 @@ import orjson
 from common.domain.ids import SessionKey, TaskId
 from common.queues.due import DueTimes
 from common.queues.keys import Keys
-from common.queues.redis import Redis, unwrap
+from common.queues.redis import Redis
 from common.queues.scripts import Command
 from common.queues.turns import TaskKey, Turns
 
@@ -31,8 +31,7 @@ class Ends:
         """Sets the cancel key of each task, with the reason, and says so on the control channel
         (section 5, Cancel)."""
         commands = [command for each in stopped for command in self._cancellation(*each)]
-        for result in await self._redis.batch(commands):
-            unwrap(result)
+        await self._redis.call_all(commands)
 
     def _cancellation(self, session: SessionKey, task_id: TaskId, reason: str) -> list[Command]:
         message = {
@@ -56,5 +55,4 @@ class Ends:
         for session, task_id in ended:
             commands.append(("EXPIRE", self._keys.task_session(task_id), self._ttl))
             commands.append(self._due.forget(session, task_id))
-        for result in await self._redis.batch(commands):
-            unwrap(result)
+        await self._redis.call_all(commands)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import orjson
 
 from common.queues.keys import Keys
-from common.queues.redis import Redis, unwrap
+from common.queues.redis import Redis
 from common.queues.scripts import BEAT
 
 # A dead instance is out of every count within 15 s: others look every three seconds, or a bit more.
@@ -42,7 +42,4 @@ class Instances:
     async def leave(self, instance_id: str) -> None:
         """This instance stops."""
         beats, facts = self._keys
-        for result in await self._redis.batch(
-            [("ZREM", beats, instance_id), ("HDEL", facts, instance_id)]
-        ):
-            unwrap(result)
+        await self._redis.call_all([("ZREM", beats, instance_id), ("HDEL", facts, instance_id)])

@@ -124,6 +124,11 @@ class Redis:
         """Sends one command. Raises what `batch` raises, and the command's own error."""
         return unwrap((await self.batch([command]))[0])
 
+    async def call_all(self, commands: Sequence[Command]) -> list[Any]:
+        """As `batch`, where each has to succeed. Raises what `batch` raises, and the first error of
+        a command; the others have happened all the same."""
+        return [unwrap(result) for result in await self.batch(commands)]
+
     async def run(self, script: Script, keys: Sequence[str], *args: Value) -> Any:
         """Runs one script. Raises what `call` raises."""
         return await self.call(*script.call(keys, *args))

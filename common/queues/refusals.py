@@ -12,7 +12,7 @@ from redis import exceptions
 
 from common.domain.errors import RedisUnavailable
 from common.queues.keys import Keys
-from common.queues.redis import Redis, lacks_right, unwrap
+from common.queues.redis import Redis, lacks_right
 from common.queues.scripts import ALL, Command
 
 # The connection ended in the midst of it, as it does with a Redis that is just going down.
@@ -38,8 +38,7 @@ async def refusal(redis: Redis, keys: Keys) -> str | None:
 
 async def attempt(redis: Redis, commands: Sequence[Command]) -> None:
     """Sends what does nothing but show whether it is permitted. Raises RedisUnavailable."""
-    for result in await redis.batch(commands):
-        unwrap(result)
+    await redis.call_all(commands)
 
 
 def why_refused(error: BaseException) -> str | None:

@@ -85,13 +85,11 @@ class ConsumerStream:
 
     async def backlog_ms(self) -> int:
         """For how long the oldest entry has waited to be handled, by Redis's clock; 0 if none."""
-        time, oldest = await self._redis.batch(
+        (seconds, micros), oldest = await self._redis.call_all(
             [("TIME",), ("XRANGE", self.name, "-", "+", "COUNT", 1)]
         )
-        seconds, micros = map(int, unwrap(time))
-        entries = _entries(unwrap(oldest))
-        added = [int(entry.id.partition(b"-")[0]) for entry in entries]
-        return max(0, seconds * 1000 + micros // 1000 - added[0]) if added else 0
+        added = [int(entry.id.partition(b"-")[0]) for entry in _entries(oldest)]
+        return max(0, int(seconds) * 1000 + int(micros) // 1000 - added[0]) if added else 0
 
     async def claim(self, min_idle_seconds: float, count: int) -> list[Entry]:
         """Takes over entries that nobody has touched for so long, at most `count`."""
@@ -120,8 +118,8 @@ class ConsumerStream:
             *("XPENDING", self.name, self._group, "-", "+", count, self._consumer)
         )
         ids = [item[0] for item in pending]
-        found = await self._redis.batch([("XRANGE", self.name, id_, id_) for id_ in ids])
-        gone = [id_ for id_, entries in zip(ids, found, strict=True) if not unwrap(entries)]
+        found = await self._redis.call_all([("XRANGE", self.name, id_, id_) for id_ in ids])
+        gone = [id_ for id_, entries in zip(ids, found, strict=True) if not entries]
         if gone:
             await self._redis.call("XACK", self.name, self._group, *gone)
 
@@ -132,10 +130,9 @@ class ConsumerStream:
         nobody would find it again.
         """
         if ids:
-            for result in await self._redis.batch(
+            await self._redis.call_all(
                 [("XDEL", self.name, *ids), ("XACK", self.name, self._group, *ids)]
-            ):
-                unwrap(result)
+            )
 
     async def waiting(self) -> tuple[int, int]:
         """How many entries are taken but not finished, and how many nobody has taken yet."""

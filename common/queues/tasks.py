@@ -12,7 +12,7 @@ from common.domain.tasks import CancelOutcome, Task, TaskStatus
 from common.queues.due import DueTimes
 from common.queues.ends import Ends
 from common.queues.keys import Keys
-from common.queues.redis import Redis, unwrap
+from common.queues.redis import Redis
 from common.queues.scripts import CANCEL_TASK, Command
 from common.queues.session_calls import SessionCalls
 from common.queues.task_records import session_named, task_of
@@ -62,17 +62,16 @@ class TaskStore:
             TaskNotFound: also for a task of another tenant, or of a session that is not `within`.
         """
         session = await self.session_of(tenant_id, task_id, within)
-        fields_reply, text = await self._redis.batch(
+        flat, text = await self._redis.call_all(
             [
                 ("HGETALL", self._keys.task(session, task_id)),
                 ("GET", self._keys.task_text(session, task_id)),
             ]
         )
-        flat = unwrap(fields_reply)
         if not flat:
             raise TaskNotFound
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        return task_of(task_id, session, fields, unwrap(text))
+        return task_of(task_id, session, fields, text)
 
     async def session_of(
         self, tenant_id: TenantId, task_id: TaskId, within: frozenset[SessionId] | None = None
@@ -120,7 +119,7 @@ class TaskStore:
             commands.append(self._due.look_in(session, task_id, grace))
             keys = self._calls.task_keys(session, task_id)
             commands.append(self._calls.call(CANCEL_TASK, session, keys, task_id, reason, grace))
-        replies = [unwrap(each) for each in await self._redis.batch(commands)][1::2]
+        replies = (await self._redis.call_all(commands))[1::2]
         released = [TaskId(each.decode()) for *_, released in replies for each in released]
         stopped = {
             task_id: TaskStatus(after.decode())

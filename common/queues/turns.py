@@ -10,7 +10,7 @@ from common.domain.actions import Priority
 from common.domain.ids import SessionKey, TaskId
 from common.queues.due import DueTimes, member_of
 from common.queues.keys import DUE_SHARDS, GIVEN_BACK, WORK_GROUP, Keys
-from common.queues.redis import Redis, unwrap
+from common.queues.redis import Redis
 from common.queues.scripts import TAKE_TURNS, Value
 from common.queues.work import removal
 
@@ -93,5 +93,4 @@ class Turns:
         if entry_id and priority is not None:
             stream = self._keys.work_stream(Priority(priority.decode()))
             commands += removal(stream, entry_id)
-        for result in await self._redis.batch(commands):
-            unwrap(result)
+        await self._redis.call_all(commands)

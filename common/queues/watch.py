@@ -134,8 +134,7 @@ class TaskWatch:
             commands.append(("DEL", self._keys.task_session(each.due.task_id)))
             commands.append(self._due.forget(*each.task))
         commands += [self._due.settle(each.due, each.next_look) for each in going_on]
-        for result in await self._redis.batch(commands):
-            unwrap(result)
+        await self._redis.call_all(commands)
 
     async def fail(self, task_id: TaskId, error_type: str, message: str) -> bool:
         """Ends a task as failed. False if it had ended for another reason, or is gone."""

@@ -65,6 +65,17 @@ async def test_a_batch_answers_each_command_in_order(
             unwrap(results[1])
 
 
+async def test_of_commands_that_all_have_to_succeed_the_first_error_is_told(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with redis_at(redis_server.url) as redis:
+        set_it, push = ("SET", f"{prefix}k", "v"), ("LPUSH", f"{prefix}k", 1)
+        assert await redis.call_all([("PING",), set_it]) == [b"PONG", b"OK"]
+        with pytest.raises(exceptions.ResponseError, match="WRONGTYPE"):
+            await redis.call_all([push, ("SET", f"{prefix}k", "w")])
+        assert await redis.call("GET", f"{prefix}k") == b"w"  # which did not keep it from happening
+
+
 async def test_a_command_of_ours_that_is_wrong_is_told_as_such(
     redis_server: RedisServer, prefix: str
 ) -> None:
