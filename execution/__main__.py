@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from common import logs
 from common.loops import loop_factory
-from common.queues.work_consumer import RedisRefused
+from common.queues.work_entries import RedisRefused
 from config.sections import LoggingSettings
 from execution.settings import WorkerSettings
 from execution.worker import Worker

@@ -17,8 +17,18 @@ import structlog
 
 from common.domain.errors import TemporaryError
 from common.failpoints import failpoint
-from common.queues.work_consumer import Lease, WorkConsumer
-from execution.outputs import Failed, InvalidOutput, Output, Result, callback_of, failed
+from common.queues.work_consumer import WorkConsumer
+from common.queues.work_entries import Lease
+from execution.outputs import (
+    Delta,
+    Failed,
+    InvalidOutput,
+    Output,
+    Result,
+    callback_of,
+    failed,
+    pieces_of,
+)
 from execution.reporter import Outbox
 from execution.task import Task
 
@@ -32,6 +42,9 @@ LAST_FLUSH = 1.0  # seconds to save what was streamed before an entry is given b
 # worker's `cancelled` does not overtake it.
 DEADLINE_MARGIN = 1.5
 FAIRNESS = 64  # outputs in a row before others get a turn
+# A delta of more bytes, by what an agent put beside its text, may be above `callbacks.max_bytes`.
+# Were the text not repeated, it would be missing from the answer, and nobody would be told.
+SURELY_TAKEN = 1 << 18
 RETRY_PAUSE = 0.5
 
 
@@ -55,6 +68,7 @@ class Attempt:
         self._cancelled: asyncio.Future[str] = loop.create_future()
         self._let_go: asyncio.Future[LetGo] = loop.create_future()
         self._streamed: list[str] = []
+        self._may_be_set_aside = False  # a piece of it, so that all has to be said at the end
 
     # What others may ask of it, at any time and repeatedly.
 
@@ -127,13 +141,11 @@ class Attempt:
                     raise asyncio.CancelledError
                 if isinstance(output, str) and not output:
                     continue  # nothing to tell; models begin and end with such
-                kind, data = callback_of(output)
-                if kind == "delta":
-                    self._streamed.append(output if isinstance(output, str) else output.text)  # type: ignore[union-attr]
-                await self._outbox.add(kind, data)
-                count += 1
-                if count % FAIRNESS == 0:
-                    await asyncio.sleep(0)
+                for piece in pieces_of(output):
+                    await self._outbox.add(*self._told(piece))
+                    count += 1
+                    if count % FAIRNESS == 0:
+                        await asyncio.sleep(0)
         except (SystemExit, KeyboardInterrupt) as error:
             raise Failed(f"the agent called for an exit: {error}", type="SystemExit") from error
         finally:
@@ -141,11 +153,19 @@ class Attempt:
                 await outputs.aclose()
         return Result()
 
+    def _told(self, output: Output) -> tuple[str, bytes]:
+        kind, data = callback_of(output)
+        if isinstance(output, str | Delta):
+            self._streamed.append(output if isinstance(output, str) else output.text)
+            self._may_be_set_aside |= len(data) > SURELY_TAKEN
+        return kind, data
+
     def _outcome(
         self, pump: "asyncio.Task[Result]", task: Task, seconds: float
     ) -> tuple[str, bytes]:
         try:
-            data = pump.result().completed("".join(self._streamed), seconds, task.agent_id)
+            repeated = "".join(self._streamed) if self._may_be_set_aside else None
+            data = pump.result().completed(seconds, task.agent_id, repeated)
         except Failed as error:
             log.warning("agent.failed", **self._facts(), error_type=error.type, error=str(error))
             return "failed", failed(error)

@@ -1,13 +1,15 @@
 """What an agent may yield, and how each becomes a callback (contract, section 5).
 
-str, Delta   → delta      text for the user, in pieces
+str, Delta   → delta      text for the user, in pieces; very long ones in several
 Event        → event      a tool call, reasoning, a citation, state
 Progress     → progress   how far it has come
 Typing       → typing     a sign of life
-Result       → completed  the end; without one, the end of the agent is, with all text joined
+Result       → completed  the end; without one, the end of the agent is. Its response, unless the
+                          agent gives one, is all the text, which the orchestrator joins: an answer
+                          that was streamed is not sent twice, and may be longer than one callback
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +18,7 @@ import orjson
 from common.domain.callbacks import MAX_DEPTH, depth_of
 
 MAX_ERROR_MESSAGE = 2000  # characters
+PIECE = 16_384  # characters of text in one delta: however escaped, below any usual limit of bytes
 
 
 class Failed(Exception):
@@ -103,14 +106,18 @@ class Result:
     usage: Usage | None = None
     agent_info: Mapping[str, Any] | None = None
 
-    def completed(self, streamed: str, seconds: float, agent_id: str) -> bytes:
-        """The data of the `completed` callback. Raises InvalidOutput if it is no JSON."""
+    def completed(self, seconds: float, agent_id: str, streamed: str | None = None) -> bytes:
+        """The data of the `completed` callback. Raises InvalidOutput if it is no JSON.
+
+        `streamed`: all text, where it has to be repeated for want of a response of its own.
+        """
         usage = self.usage
         if not isinstance(self.response, str | None):
             raise InvalidOutput(f"the response is {type(self.response).__name__}, not str")
+        response = streamed if self.response is None else self.response
         return encode(
             {
-                "response": streamed if self.response is None else self.response,
+                **({} if response is None else {"response": response}),
                 "sources": list(self.sources),
                 "execution_time": round(seconds, 3),
                 "tokens_used": usage and usage.input_tokens + usage.output_tokens,
@@ -121,6 +128,16 @@ class Result:
 
 
 Output = str | Delta | Event | Progress | Typing | Result
+
+
+def pieces_of(output: Output) -> Iterator[Output]:
+    """Plain text too long for one callback in several; anything else as it is."""
+    text = output.text if isinstance(output, Delta) and len(output.data) == 1 else output
+    if not isinstance(text, str) or len(text) <= PIECE:
+        yield output
+        return
+    for start in range(0, len(text), PIECE):
+        yield text[start : start + PIECE]
 
 
 def callback_of(output: object) -> tuple[str, bytes]:

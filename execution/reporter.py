@@ -12,7 +12,8 @@ from itertools import islice
 import structlog
 
 from common.domain.errors import TemporaryError
-from common.queues.work_consumer import Report, WorkConsumer
+from common.queues.work_consumer import WorkConsumer
+from common.queues.work_entries import Report
 from execution.task import Address
 
 log = structlog.get_logger(__name__)

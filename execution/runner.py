@@ -10,12 +10,12 @@ import structlog
 from common.domain.errors import TemporaryError
 from common.failpoints import failpoint
 from common.queues.keys import Keys
-from common.queues.work_consumer import (
+from common.queues.work_consumer import WorkConsumer
+from common.queues.work_entries import (
     DEFAULT_VISIBILITY_MS,
     Begun,
     GroupMissing,
     Lease,
-    WorkConsumer,
     WorkEntry,
 )
 from execution.attempt import Agent, Attempt, LetGo
@@ -136,13 +136,22 @@ class Runner:
             log.error("entry.unreadable", entry_id=entry.entry_id, fields=list(entry.fields))
             await _until_it_works(lambda: self._consumer.discard(entry))
             return
-        begun = await _until_it_works(lambda: self._consumer.begin(entry.task_id))
+        try:
+            await self._attempt(entry)
+        finally:
+            # Finished, given back, or left: then whoever claims it when it is idle tries it again.
+            self._consumer.let_go(entry)
+
+    async def _attempt(self, entry: WorkEntry) -> None:
+        taking = secrets.token_hex(8)
+        begun = await _until_it_works(lambda: self._consumer.begin(entry.task_id, taking))
         facts = {"task_id": entry.task_id, "attempt": begun.attempt}
         try:
             action = read_action(entry)
             address = read_address(entry, action, begun.attempt)
         except InvalidAction as error:
-            # Nobody can be told. It stays until the orchestrator finds its attempts used up.
+            # Nobody can be told. It is taken again each time its visibility timeout is over, until
+            # the orchestrator finds its attempts used up.
             log.error("entry.unreadable", **facts, error=str(error))
             return
         attempt = Attempt(self._consumer, Lease(entry, begun.attempt), self._reporter.open(address))
@@ -179,7 +188,7 @@ class Runner:
         pause = FIRST_PAUSE
         while True:
             try:
-                async with self._consumer.control() as cancellations:
+                async with self._consumer.cancellations.told() as cancellations:
                     self._subscribed.set()
                     pause = FIRST_PAUSE
                     async for task_id, reason in cancellations:
@@ -197,7 +206,8 @@ class Runner:
             if not task_ids:
                 continue
             try:
-                for task_id, reason in (await self._consumer.cancelled(task_ids)).items():
+                found = await self._consumer.cancellations.kept(task_ids)
+                for task_id, reason in found.items():
                     self._cancel(task_id, reason)
             except TemporaryError:
                 continue

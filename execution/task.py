@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import orjson
 
 from common.domain.ids import TaskId
-from common.queues.work_consumer import DEFAULT_VISIBILITY_MS, WorkEntry
+from common.queues.work_entries import DEFAULT_VISIBILITY_MS, WorkEntry
 from execution.outputs import Failed
 
 DEFAULT_MAX_ATTEMPTS = 3

@@ -10,7 +10,6 @@ numbered from FIRST on; or `T`, then entries that pass by and are not kept.
 """
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -137,10 +136,18 @@ class Bridge:
         self._outgoing.set()
 
     async def _sing(self) -> None:
+        is_hoarse = False
         while True:
             # A canary that cannot be sent is not heard either; the listener draws the conclusion.
-            with contextlib.suppress(OrchestratorError):
+            try:
                 await self._redis.call("PUBLISH", self._canary, "")
+                is_hoarse = False
+            except OrchestratorError:
+                pass
+            except Exception:  # nobody else would hear of it
+                if not is_hoarse:
+                    log.exception("bridge.canary_failed")
+                is_hoarse = True
             await asyncio.sleep(CANARY_EVERY)
 
     async def _listen_for_ever(self) -> None:
@@ -152,6 +159,8 @@ class Bridge:
             except (exceptions.RedisError, OSError, TimeoutError, Deaf, NotPassedOn) as error:
                 why = f"{type(error).__name__}: {error}"
                 log.warning("bridge.lost", error=why, sessions=len(self._sessions))
+            except Exception:  # nobody waits for this task: it would end, and all be deaf for ever
+                log.exception("bridge.failed", sessions=len(self._sessions))
             finally:
                 self._confirmed.clear()
                 await connection.disconnect(nowait=True)
@@ -205,7 +214,9 @@ class Bridge:
     async def _pass_on(self, message: Message) -> None:
         try:
             await self._sink(message)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_being_ended(error):
+                raise
             log.exception("bridge.message_missed", message_type=type(message).__name__)
             raise NotPassedOn(repr(error)) from error
 
@@ -233,6 +244,12 @@ class Bridge:
         if channel in self._heard_before:
             await self._pass_on(Resubscribed(session))
         self._heard_before.add(channel)
+
+
+def _is_being_ended(error: BaseException) -> bool:
+    """Whether that is our own end, and not that of something which we waited for."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 async def _end(task: asyncio.Task[None]) -> None:

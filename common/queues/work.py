@@ -1,6 +1,5 @@
 """The work queue: three streams from which the Agent Execution Service takes tasks (section 5)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from common.domain.ids import TaskId
 from common.queues.dead_letters import DeadLetters
 from common.queues.keys import GIVEN_BACK, WORK_GROUP, Keys
 from common.queues.redis import Redis, unwrap
-from common.queues.scripts import DROP_HANDLED, Command
+from common.queues.scripts import DROP_HANDLED, TAKEN_ENTRIES, Command
 from common.queues.streams import Entry, consumer_of, create_group, fields_of, is_missing_group
 
 TAKEN_PAGE = 100
@@ -22,10 +21,10 @@ SILENT_MS = 90_000  # a worker that lives is heard of more often
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenEntry:
-    """An entry that a worker took and has not finished."""
+    """An entry that a worker took and has not finished; what it says stays in Redis."""
 
     stream: str
-    entry: Entry
+    entry_id: bytes
     task_id: TaskId
     idle_ms: int
     attempt: int
@@ -71,57 +70,55 @@ class WorkQueue:
         found: list[TakenEntry] = []
         for stream in self._keys.work_streams:
             start = "-"
-            while True:
-                pending = await self._pending(stream, start)
-                found += await self._look_at(stream, [(item[0], int(item[2])) for item in pending])
-                if len(pending) < TAKEN_PAGE:
-                    break
-                start = f"({pending[-1][0].decode()}"
+            while start:
+                page, last = await self._page(stream, start)
+                found += await self._with_attempts(stream, page)
+                start = f"({last.decode()}" if last else ""
         return found
 
-    async def _pending(self, stream: str, start: str) -> list[Any]:
+    async def _page(self, stream: str, start: str) -> tuple[list[Any], bytes]:
+        """Ids of entries and tasks with their idle times; where the page ended, if not for good."""
         try:
-            pending = await self._redis.call("XPENDING", stream, WORK_GROUP, start, "+", TAKEN_PAGE)
+            page, last = await self._redis.run(
+                TAKEN_ENTRIES, [stream], WORK_GROUP, start, TAKEN_PAGE
+            )
         except exceptions.ResponseError as error:
             if not is_missing_group(error):
                 raise
-            return []
-        return list(pending)
+            return [], b""
+        return page, last
 
-    async def _look_at(self, stream: str, pending: Sequence[tuple[bytes, int]]) -> list[TakenEntry]:
-        entries = await self._redis.batch(
-            [("XRANGE", stream, entry_id, entry_id) for entry_id, _ in pending]
-        )
-        whole = [
-            (Entry(entry_id, fields_of(unwrap(entry)[0][1])), idle_ms)
-            for (entry_id, idle_ms), entry in zip(pending, entries, strict=True)
-            if unwrap(entry)
-        ]
-        names = [entry.fields.get(b"task_id", b"") for entry, _ in whole]
-        task_ids = [TaskId(name.decode(errors="replace")) for name in names]
+    async def _with_attempts(self, stream: str, page: list[Any]) -> list[TakenEntry]:
+        task_ids = [TaskId(name.decode(errors="replace")) for _, name, _ in page]
         attempts = await self._redis.batch(
             [("GET", self._keys.attempt(task_id)) for task_id in task_ids]
         )
         return [
             TakenEntry(
                 stream=stream,
-                entry=entry,
+                entry_id=entry_id,
                 task_id=task_id,
                 idle_ms=idle_ms,
                 attempt=int(unwrap(attempt) or 0),
             )
-            for (entry, idle_ms), task_id, attempt in zip(whole, task_ids, attempts, strict=True)
+            for (entry_id, _, idle_ms), task_id, attempt in zip(
+                page, task_ids, attempts, strict=True
+            )
         ]
 
     async def bury(self, taken: TakenEntry, reason: str) -> bool:
         """Moves an entry to the dead letters. False if another instance had done so."""
-        buried = await self._letters.bury_work(taken.stream, taken.entry, reason)
+        found = await self._redis.call("XRANGE", taken.stream, taken.entry_id, taken.entry_id)
+        buried = False
+        for entry_id, flat in found:
+            entry = Entry(entry_id, fields_of(flat))
+            buried = await self._letters.bury_work(taken.stream, entry, reason)
         await self.remove(taken)
         return buried
 
     async def remove(self, taken: TakenEntry) -> None:
         """Takes an entry out."""
-        for result in await self._redis.batch(removal(taken.stream, taken.entry.id)):
+        for result in await self._redis.batch(removal(taken.stream, taken.entry_id)):
             unwrap(result)
 
     async def depth(self) -> WorkDepth:

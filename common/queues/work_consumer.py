@@ -7,22 +7,26 @@ visibility timeout finds out before it can do harm.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from contextlib import suppress
 
-import orjson
 import structlog
-from redis import exceptions
 
-from common.domain.errors import RedisUnavailable, TemporaryError
+from common.domain.errors import TemporaryError
 from common.domain.ids import TaskId
 from common.queues.keys import GIVEN_BACK, WORK_GROUP, Keys
-from common.queues.redis import Redis, connect, meaning_of, unwrap
-from common.queues.refusals import attempt, why_refused
-from common.queues.scripts import Command, Script, Value, script
-from common.queues.streams import fields_of, is_missing_group
+from common.queues.redis import Redis, connect
+from common.queues.scripts import Script, Value, script
+from common.queues.work_cancellations import Cancellations
+from common.queues.work_connection import WorkConnection
+from common.queues.work_entries import (
+    DEFAULT_VISIBILITY_MS,
+    Begun,
+    Lease,
+    Report,
+    WorkEntry,
+    entries_of,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -32,9 +36,10 @@ PRESENCE_SECONDS = 60.0  # between two signs of life
 GONE_AFTER_MS = 600_000
 LOOK_AT = 300  # idle entries examined in one look
 ATTEMPT_TTL_SECONDS = 86_400
-DEFAULT_VISIBILITY_MS = 60_000  # of an entry that does not say; the contract's default
+TAKING_TTL_SECONDS = 3600  # longer than a command can be on its way, or tried again
 GIVEN_BACK_IDLE_MS = 86_400_000  # longer than any visibility timeout
 
+BEGIN = script("work_begin")
 REFRESH = script("work_refresh")
 FINISH = script("work_finish")
 GIVE_BACK = script("work_give_back")
@@ -44,73 +49,11 @@ RETIRE = script("work_retire")
 PRESENCE = script("work_presence")
 
 
-class GroupMissing(TemporaryError):
-    """The orchestrator has not made the work streams' consumer group yet."""
-
-
-class RedisRefused(Exception):
-    """Redis does not accept this worker, or we not its certificate; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkEntry:
-    """An entry of a work stream, as it was delivered; its fields are not checked yet."""
-
-    stream: str
-    entry_id: str
-    fields: Mapping[bytes, bytes]
-
-    @property
-    def task_id(self) -> TaskId:
-        """Empty if the entry has none."""
-        return TaskId(self.fields.get(b"task_id", b"").decode(errors="replace"))
-
-    @property
-    def action(self) -> bytes:
-        return self.fields.get(b"action", b"")
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """This worker's right to an entry, for as long as `attempt` is the newest of its task."""
-
-    entry: WorkEntry
-    attempt: int
-
-
-class Begun(NamedTuple):
-    """What Redis said when an attempt began. `now_ms` is Redis's clock, `cancel` the reason."""
-
-    attempt: int
-    cancel: str | None
-    now_ms: int
-
-
-class Report(NamedTuple):
-    """One callback, ready to be added to `stream`. `data` is a JSON object."""
-
-    stream: str
-    task_id: str
-    tenant_id: str
-    session_id: str
-    attempt: int
-    seq: int
-    type: str
-    data: bytes
-
-    def command(self) -> Command:
-        return (
-            *("XADD", self.stream, "*"),
-            *("task_id", self.task_id, "tenant_id", self.tenant_id, "session_id", self.session_id),
-            *("attempt", self.attempt, "seq", self.seq, "type", self.type, "data", self.data),
-        )
-
-
 class WorkConsumer:
     """One consumer of the work streams, its name unique to one start of one worker.
 
     Every method raises `RedisUnavailable` (or another `TemporaryError`) if it may not have
-    happened; each is safe to call again. Loss and return of Redis are logged here, once each.
+    happened; each is safe to call again. `cancellations` tells which tasks are to be stopped.
     """
 
     def __init__(self, url: str, keys: Keys, name: str, *, socket_timeout: float = 2.0) -> None:
@@ -121,12 +64,14 @@ class WorkConsumer:
         self._reader = connect(
             url, socket_timeout=BLOCK_SECONDS + socket_timeout, max_connections=1
         )
-        self._listener = connect(url, socket_timeout=socket_timeout, max_connections=1)
+        self._connection = WorkConnection(self._redis)
+        self.cancellations = Cancellations(
+            self._connection, self._keys, url, socket_timeout=socket_timeout
+        )
         self._held: set[tuple[str, str]] = set()
         self._reply_lost = False
         self._next_claim = self._next_presence = 0.0
         self._floor_ms = 0
-        self._away = False
         self._waiting_as: int | None = None
         self._impatient = False
 
@@ -140,12 +85,17 @@ class WorkConsumer:
         Raises:
             GroupMissing: if there is no consumer group yet.
         """
-        with self._answering(loses_entries=True):
-            entries = await self._overlooked(count) + await self._idle(count)
-            for stream in self._keys.work_streams:
-                if len(entries) < count:
-                    entries += await self._read(count - len(entries), stream)
-            entries = entries or await self._wait()
+        try:
+            with self._connection.answering():
+                entries = await self._overlooked(count)
+                entries += await self._idle(count - len(entries), besides=entries)
+                for stream in self._keys.work_streams:
+                    if len(entries) < count:
+                        entries += await self._read(count - len(entries), stream)
+                entries = entries or await self._wait()
+        except Exception:
+            self._reply_lost = True
+            raise
         self._held.update((each.stream, each.entry_id) for each in entries)
         # A read that waits counts for each stream: two that were filled at once give one too many.
         await self._return(entries[count:])
@@ -165,7 +115,9 @@ class WorkConsumer:
             *("XREADGROUP", "GROUP", WORK_GROUP, self.name, "COUNT", count, *block),
             *("STREAMS", *streams, *(">" for _ in streams)),
         )
-        return [each for stream, items in found or () for each in _entries(stream.decode(), items)]
+        return [
+            each for stream, items in found or () for each in entries_of(stream.decode(), items)
+        ]
 
     async def _wait(self) -> list[WorkEntry]:
         """The next entry of any stream; none within a second, or once `stop_waiting` was asked."""
@@ -183,11 +135,12 @@ class WorkConsumer:
         self._impatient = True
         with suppress(TemporaryError):
             while self._waiting_as is not None:
-                await self._send(("CLIENT", "UNBLOCK", self._waiting_as))
+                await self._connection.send(("CLIENT", "UNBLOCK", self._waiting_as))
                 await asyncio.sleep(0.01)
 
-    async def _idle(self, count: int) -> list[WorkEntry]:
-        """What other workers hold and no longer refresh."""
+    async def _idle(self, count: int, besides: Sequence[WorkEntry]) -> list[WorkEntry]:
+        """What nobody refreshes: other workers, or this one, which has let go of it."""
+        in_hand = self._held | {(each.stream, each.entry_id) for each in besides}
         if time.monotonic() < self._next_claim:
             return []
         await self._show_presence()
@@ -195,12 +148,13 @@ class WorkConsumer:
         smallest = self._floor_ms
         for stream in self._keys.work_streams:
             rest = count - len(claimed)
-            found, seen = await self._eval(
+            found, seen = await self._connection.eval(
                 CLAIM,
                 (stream,),
                 *(WORK_GROUP, self.name, rest, self._floor_ms, DEFAULT_VISIBILITY_MS, LOOK_AT),
+                *(entry_id for held_in, entry_id in in_hand if held_in == stream),
             )
-            claimed += _entries(stream, found)
+            claimed += entries_of(stream, found)
             smallest = min(smallest or seen, seen or smallest)
         self._floor_ms = smallest
         self._next_claim = time.monotonic() + CLAIM_SECONDS
@@ -214,8 +168,10 @@ class WorkConsumer:
             return []
         found: list[WorkEntry] = []
         for stream in self._keys.work_streams:
-            pending = await self._eval(UNANSWERED, (stream,), WORK_GROUP, self.name, 1000)
-            found += _entries(stream, pending)
+            pending = await self._connection.eval(
+                UNANSWERED, (stream,), WORK_GROUP, self.name, 1000
+            )
+            found += entries_of(stream, pending)
         unseen = [each for each in found if (each.stream, each.entry_id) not in self._held]
         self._reply_lost = len(unseen) > count
         return unseen[:count]
@@ -225,18 +181,23 @@ class WorkConsumer:
         if time.monotonic() < self._next_presence:
             return
         for stream in self._keys.work_streams:
-            await self._eval(PRESENCE, (stream,), WORK_GROUP, self.name, GONE_AFTER_MS)
+            await self._connection.eval(PRESENCE, (stream,), WORK_GROUP, self.name, GONE_AFTER_MS)
         self._floor_ms = 0
         self._next_presence = time.monotonic() + PRESENCE_SECONDS
 
     # One entry's life.
 
-    async def begin(self, task_id: TaskId) -> Begun:
-        """Counts a new attempt, which fences off all earlier ones, then looks at the cancel key."""
-        attempt_key = self._keys.attempt(task_id)
-        attempt, _, cancel, (seconds, micros) = await self._send(
-            ("INCR", attempt_key),
-            ("EXPIRE", attempt_key, ATTEMPT_TTL_SECONDS),
+    async def begin(self, task_id: TaskId, taking: str) -> Begun:
+        """Counts a new attempt, which fences off all earlier ones, then looks at the cancel key.
+
+        `taking` is a word made up when the entry was taken: with the same one the same attempt is
+        answered, so that asking again after a lost reply uses up none.
+        """
+        counter = self._keys.attempt(task_id)
+        # Below `attempt:`, where a worker may write; the tag puts it beside the counter.
+        number = f"{self._keys.prefix}attempt:{{{counter}}}:{taking}"
+        attempt, cancel, (seconds, micros) = await self._connection.send(
+            ("EVAL", BEGIN.body, 2, counter, number, ATTEMPT_TTL_SECONDS, TAKING_TTL_SECONDS),
             ("GET", self._keys.cancel(task_id)),
             ("TIME",),
         )
@@ -266,14 +227,18 @@ class WorkConsumer:
 
     async def discard(self, entry: WorkEntry) -> None:
         """Removes an entry that belongs to no task."""
-        await self._send(
+        await self._connection.send(
             ("XACK", entry.stream, WORK_GROUP, entry.entry_id),
             ("XDEL", entry.stream, entry.entry_id),
         )
         self.let_go(entry)
 
     def let_go(self, entry: WorkEntry) -> None:
-        """This worker no longer has the entry in its hands, whoever has."""
+        """This worker no longer has the entry in its hands, whoever has.
+
+        An entry that is neither finished nor given back is claimed once it has been idle for its
+        visibility timeout, be it by this same worker.
+        """
         self._held.discard((entry.stream, entry.entry_id))
 
     # Reporting.
@@ -283,44 +248,8 @@ class WorkConsumer:
 
         If it raises, any of them may have been added; adding them again does no harm.
         """
-        with self._answering():
-            results = await self._redis.batch([each.command() for each in reports])
+        results = await self._connection.report([each.command() for each in reports])
         return [str(each) if isinstance(each, Exception) else None for each in results]
-
-    # Cancellation.
-
-    async def cancelled(self, task_ids: Sequence[TaskId]) -> dict[TaskId, str]:
-        """Those of the tasks that are to be stopped, with the reasons."""
-        found = await self._send(*(("GET", self._keys.cancel(task_id)) for task_id in task_ids))
-        pairs = zip(task_ids, found, strict=True)
-        return {
-            task_id: value.decode(errors="replace") for task_id, value in pairs if value is not None
-        }
-
-    @asynccontextmanager
-    async def control(self) -> AsyncIterator[AsyncIterator[tuple[TaskId, str]]]:
-        """Subscribed to the control channel while entered; gives cancellations as they are told.
-
-        A hint only: what was said while Redis was away is found by `cancelled`.
-        """
-        pubsub = self._listener.pubsub(ignore_subscribe_messages=False)
-        try:
-            with self._answering():
-                await pubsub.subscribe(self._keys.control)
-                if await pubsub.get_message(timeout=self._redis.socket_timeout) is None:
-                    raise RedisUnavailable  # it did not confirm
-            yield self._hear(pubsub)
-        finally:
-            await pubsub.aclose()  # type: ignore[no-untyped-call]
-
-    async def _hear(self, pubsub: Any) -> AsyncIterator[tuple[TaskId, str]]:
-        while True:
-            with self._answering():
-                heard = await pubsub.get_message(timeout=BLOCK_SECONDS)
-            if heard and heard["type"] == "message":
-                cancel = _cancel_message(heard["data"])
-                if cancel:
-                    yield cancel
 
     # Coming and going.
 
@@ -330,79 +259,22 @@ class WorkConsumer:
         Raises:
             RedisRefused: if it would not. A Redis that is away may still come.
         """
-        probe = TaskId("rights")
-        try:
-            await attempt(self._redis, [("TIME",), ("GET", self._keys.cancel(probe))])
-        except TemporaryError as error:
-            if why := why_refused(error):
-                raise RedisRefused(why) from error
+        await self._connection.greet(self._keys.cancel(TaskId("rights")))
 
     async def retire(self) -> None:
         """Gives back all that is left and removes this consumer from the streams."""
         for stream in self._keys.work_streams:
-            with self._answering():
-                await self._eval(
+            with self._connection.answering():
+                await self._connection.eval(
                     RETIRE, (stream,), WORK_GROUP, self.name, GIVEN_BACK, GIVEN_BACK_IDLE_MS
                 )
 
     async def close(self) -> None:
         await self._reader.aclose()
-        await self._listener.aclose()
+        await self.cancellations.close()
         await self._redis.close()
-
-    # How it is sent.
 
     async def _fenced(self, fenced: Script, entry: WorkEntry, *args: Value) -> bool:
         keys = (entry.stream, self._keys.attempt(entry.task_id))
-        with self._answering():
-            return bool(await self._eval(fenced, keys, WORK_GROUP, *args))
-
-    async def _eval(self, body: Script, keys: Sequence[str], *args: Value) -> Any:
-        # Short and rare: their text is sent along, so that a restarted Redis knows them.
-        return await self._redis.call("EVAL", body.body, len(keys), *keys, *args)
-
-    async def _send(self, *commands: Command) -> list[Any]:
-        with self._answering():
-            return [unwrap(result) for result in await self._redis.batch(commands)]
-
-    @contextmanager
-    def _answering(self, *, loses_entries: bool = False) -> Iterator[None]:
-        """Turns redis-py's errors into ours, and tells the log when Redis goes and returns."""
-        try:
-            yield
-        except exceptions.ResponseError as error:
-            self._reply_lost |= loses_entries
-            if is_missing_group(error):
-                raise GroupMissing from error
-            raise self._lost(meaning_of(error) or error, error) from error
-        except (exceptions.RedisError, OSError, TimeoutError) as error:
-            self._reply_lost |= loses_entries
-            raise self._lost(meaning_of(error) or RedisUnavailable(), error) from error
-        except TemporaryError as error:
-            self._reply_lost |= loses_entries
-            self._lost(error, error.__cause__ or error)
-            raise
-        if self._away:
-            self._away = False
-            log.info("redis.returned")
-
-    def _lost(self, meaning: Exception, cause: BaseException) -> Exception:
-        if not self._away:
-            self._away = True
-            log.warning("redis.lost", error=f"{type(cause).__name__}: {cause}")
-        return meaning
-
-
-def _entries(stream: str, found: Iterable[tuple[bytes, list[bytes]]]) -> list[WorkEntry]:
-    return [WorkEntry(stream, entry_id.decode(), fields_of(flat)) for entry_id, flat in found]
-
-
-def _cancel_message(data: bytes) -> tuple[TaskId, str] | None:
-    """A cancellation heard on the control channel; None for anything else."""
-    try:
-        said = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(said, dict) or said.get("type") != "cancel":
-        return None
-    return TaskId(str(said.get("task_id"))), str(said.get("reason") or "")
+        with self._connection.answering():
+            return bool(await self._connection.eval(fenced, keys, WORK_GROUP, *args))

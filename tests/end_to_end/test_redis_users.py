@@ -87,12 +87,12 @@ def test_each_user_may_do_what_its_code_does_and_nothing_else(redis_server: Redi
     known = known_commands(redis_server.url)
     lua = set((QUEUES / "lua").glob("*.lua"))
     of_worker = set((QUEUES / "lua").glob("work_*.lua"))
-    consumer = QUEUES / "work_consumer.py"
-    python = {*QUEUES.glob("*.py")} - {consumer, QUEUES / "embedded.py"}
+    consumer = set(QUEUES.glob("work_*.py"))
+    python = {*QUEUES.glob("*.py")} - consumer - {QUEUES / "embedded.py"}
     code = {
         "orchestrator": commands_of([*(lua - of_worker)], IN_LUA)
         | commands_of([*python], IN_PYTHON),
-        "worker": commands_of([*of_worker], IN_LUA) | commands_of([consumer], IN_PYTHON),
+        "worker": commands_of([*of_worker], IN_LUA) | commands_of([*consumer], IN_PYTHON),
     }
     code["worker"] |= {"subscribe"}  # by a method of redis-py
     code["orchestrator"] |= {"ping"}  # by the edge, for `/health/detailed`

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from common.domain.ids import TaskId
-from common.queues.work_consumer import Report, WorkConsumer
+from common.queues.work_consumer import WorkConsumer
+from common.queues.work_entries import Report
 from execution.reporter import BATCH_BYTES, MAX_WAITING, Reporter
 from execution.task import Address
 from tests.execution.support import PATIENCE, Orchestrator

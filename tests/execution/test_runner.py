@@ -11,7 +11,7 @@ import structlog.testing
 
 from common.domain.ids import TaskId
 from common.queues.keys import GIVEN_BACK, WORK_GROUP
-from common.queues.work_consumer import RedisRefused
+from common.queues.work_entries import RedisRefused
 from execution import Output, Task, Worker
 from tests.execution.support import (
     PATIENCE,

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from common.queues.work_consumer import WorkEntry
+from common.queues.work_entries import WorkEntry
 from execution.outputs import Failed
 from execution.task import (
     InvalidAction,

@@ -11,13 +11,8 @@ import pytest
 from common.domain.errors import RedisUnavailable
 from common.domain.ids import TaskId
 from common.queues.keys import GIVEN_BACK, WORK_GROUP
-from common.queues.work_consumer import (
-    GroupMissing,
-    Lease,
-    Report,
-    WorkConsumer,
-    WorkEntry,
-)
+from common.queues.work_consumer import WorkConsumer
+from common.queues.work_entries import GroupMissing, Lease, Report, WorkEntry
 from tests.execution.support import PATIENCE, Orchestrator
 from tests.support.redis_server import RedisServer
 
@@ -201,20 +196,6 @@ async def test_reports_are_added_in_order_and_each_has_its_own_result(
         assert (results[0], results[2]) == (None, None)
         assert "WRONGTYPE" in str(results[1])
         assert [told.seq for told in await orchestrator.next_callbacks("t")] == [1, 2]
-
-
-async def test_cancellations_are_heard_and_looked_up(
-    redis_server: RedisServer, prefix: str
-) -> None:
-    async with consuming(redis_server, prefix) as (orchestrator, consumer):
-        async with consumer.control() as cancellations:
-            for noise in (b"no json", b"[]", b'{"type":"other"}'):
-                await orchestrator.redis.publish(orchestrator.keys.control, noise)
-            await orchestrator.cancel("t1", "why")
-            async with asyncio.timeout(5):
-                assert await anext(cancellations) == ("t1", "why")
-        asked = [TaskId("t1"), TaskId("t2")]
-        assert await consumer.cancelled(asked) == {"t1": "why"}
 
 
 async def test_a_retiring_consumer_gives_back_what_is_pending_and_is_gone(
