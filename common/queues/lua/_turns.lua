@@ -1,5 +1,5 @@
 --[[ Turns (contract, section 5): moves tasks whose turn it is into the work streams, while there is
-  room. Behind _tenants.lua; takes nothing more.
+  room. Behind _groups.lua and _tenants.lua; takes nothing more.
 
   Who moves the next task: whoever runs this, on any instance: after each send, as soon as a worker
   has taken or ended something, and several times a second besides. It is one atomic step, so that
@@ -30,14 +30,6 @@ local was = { front = { unpack(front, 1, 3) }, since = { unpack(since, 1, 3) } }
 
 -- What waits in the streams.
 
-local function facts_of(flat)
-  local facts = {}
-  for i = 1, #flat, 2 do
-    facts[flat[i]] = flat[i + 1]
-  end
-  return facts
-end
-
 -- How many entries of a stream no worker has taken, and how many are in workers' hands.
 local function look_into(stream)
   local length = redis.call('XLEN', stream)
@@ -57,17 +49,9 @@ end
 -- Whether the oldest entry that no worker has taken has waited for long. An entry's id begins with
 -- the time at which it was added; a clock that was set back meanwhile makes this rule wait longer.
 local function is_aged(stream)
-  local taken_up_to = '0-0'
-  local groups = redis.pcall('XINFO', 'GROUPS', stream)
-  for _, group in ipairs(groups.err and {} or groups) do
-    local facts = facts_of(group)
-    if facts.name == GROUP then
-      taken_up_to = facts['last-delivered-id']
-    end
-  end
   local given_back = redis.pcall('XPENDING', stream, GROUP, '-', '+', 1, GIVEN_BACK)
   local oldest = not given_back.err and given_back[1]
-    or redis.call('XRANGE', stream, '(' .. taken_up_to, '+', 'COUNT', 1)[1]
+    or redis.call('XRANGE', stream, '(' .. taken_up_to(stream, GROUP), '+', 'COUNT', 1)[1]
   return oldest and now - tonumber(string.match(oldest[1], '^%d+')) >= PATIENCE
 end
 
