@@ -44,7 +44,8 @@ class Object(fields.Dict):
     """A JSON object with whatever its sender likes."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(keys=fields.String(), **options)
+        # Keys are not looked at one by one: what JSON is read to has texts for keys.
+        super().__init__(**options)
 
     def json_schema(self) -> JsonSchema:
         return {"additionalProperties": True}
@@ -60,6 +61,19 @@ class Id(fields.String):
     def json_schema(self) -> JsonSchema:
         # `\Z` is Python's; elsewhere `$` means the end, and nothing else.
         return {"pattern": f"^{OUTSIDE_ID.pattern}$", "minLength": 1, "maxLength": 128}
+
+
+class Targets(fields.List[str]):
+    """Sessions. Their number is looked at first: too many are not worth looking through."""
+
+    def __init__(self, **options: Any) -> None:
+        self._number = validate.Length(min=1, max=MAX_TARGETS)
+        super().__init__(Id(required=True), validate=self._number, **options)
+
+    def _deserialize(self, value: Any, *rest: Any, **options: Any) -> list[Any]:
+        if isinstance(value, list):
+            self._number(value)
+        return super()._deserialize(value, *rest, **options)
 
 
 class Word(fields.String):
@@ -157,9 +171,7 @@ class PushTo(Push):
 
 
 class PushToAll(Push):
-    target_sessions = fields.List(
-        Id(required=True), validate=validate.Length(min=1, max=MAX_TARGETS)
-    )
+    target_sessions = Targets()
 
 
 class _Queued(Strict):

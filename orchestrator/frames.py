@@ -11,7 +11,14 @@ from common.domain.errors import (
     OrchestratorError,
     ValidationFailed,
 )
-from orchestrator.schemas import Schemas, check_json, check_key, parse_object
+from orchestrator.schemas import (
+    Schemas,
+    check_json,
+    check_key,
+    parse_object,
+    unknown_errors,
+    unknown_fields,
+)
 
 LONGEST_ID = 128  # characters
 IDEMPOTENT_FROM = 16  # characters; a shorter id only correlates
@@ -69,9 +76,8 @@ def _check_id(id_: object) -> None:
 def _read(
     frame: Mapping[str, Any], id_: str | None, connection: Connection, schemas: Schemas
 ) -> Command | Ping | Renewal:
-    unknown = sorted(frame.keys() - FRAME_FIELDS)
-    if unknown:
-        raise ValidationFailed(errors={name[:200]: ["Unknown field."] for name in unknown})
+    if unknown := unknown_fields(frame, FRAME_FIELDS):
+        raise ValidationFailed(errors=unknown_errors(unknown))
     data = frame.get("data", {})
     if not isinstance(data, dict):
         raise ValidationFailed(errors={"data": ["Must be an object."]})
@@ -96,7 +102,7 @@ def token_of(renewal: Renewal) -> str:
     Raises:
         ValidationFailed.
     """
-    errors = {name[:200]: ["Unknown field."] for name in sorted(renewal.data.keys() - {"token"})}
+    errors = unknown_errors(unknown_fields(renewal.data, {"token"}))
     token = renewal.data.get("token")
     if not isinstance(token, str) or not token:
         errors["token"] = ["Must be a token."]

@@ -4,10 +4,11 @@ Strict on purpose: an unknown field is refused, a number is not read from a stri
 later version brings is named as such instead of being accepted and ignored.
 """
 
+import gc
 import hashlib
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NoReturn
 
 import orjson
@@ -23,20 +24,30 @@ from common.domain.actions import (
     WebSocketBroadcastAction,
     WebSocketSendAction,
 )
-from common.domain.callbacks import MAX_DEPTH, depth_of
+from common.domain.callbacks import MAX_DEPTH, extent_of
 from common.domain.errors import MalformedJson, ValidationFailed
 from common.domain.ids import OUTSIDE_ID, new_id
 from config.settings import AgentSettings, ExecutionSettings
 from orchestrator import bodies
 
-LARGEST_INTEGER, SMALLEST_INTEGER = 2**64 - 1, -(2**63)
-LONGEST_INTEGER = len(str(LARGEST_INTEGER))  # digits and sign
 LARGEST_OFFSET = 2**53 - 1
+PLAIN = frozenset({str, int, bool, type(None)})  # what has one way to be written
 KEY = re.compile(r"[\x20-\x7e]{1,128}")
-LONG_NUMBER = re.compile(rb"[0-9]{19}")
+LARGEST_INTEGER, SMALLEST_INTEGER = 2**64 - 1, -(2**63)
+LARGEST_DIGITS, SMALLEST_DIGITS = b"%d" % LARGEST_INTEGER, b"%d" % SMALLEST_INTEGER  # 20 each
+# As long as these at least, and no fraction, no exponent, no part of another number.
+LONG_INTEGER = re.compile(rb"(?<![0-9.eE+-])(?:-|[0-9])[0-9]{19,}+(?![0-9.eE])")
+
+MAX_VALUES = 50_000  # of one body or frame; each is looked at, which takes the loop's time
+MAX_NAMED = 100  # fields that one refusal names
+MAX_UNKNOWN = 50  # fields; with more a body is refused for them alone ...
+UNKNOWN_NAMED = 20  # ... and that many are named
+LONGEST_NAME = 200  # characters of a field's name, as a refusal tells it
 
 
-def parse_object(text: bytes, *, deepest: int | None = MAX_DEPTH) -> dict[str, Any]:
+def parse_object(
+    text: bytes, *, deepest: int | None = MAX_DEPTH, most: int = MAX_VALUES
+) -> dict[str, Any]:
     """JSON text to an object: the project's one way of reading what came from outside.
 
     What is not JSON by the letter of RFC 8259 is malformed: NaN and Infinity, numbers beyond a
@@ -47,46 +58,74 @@ def parse_object(text: bytes, *, deepest: int | None = MAX_DEPTH) -> dict[str, A
       so nobody behind this can read another one into it.
     - Integers of up to 64 bits are passed on digit by digit; what is longer would silently become
       another number here, and is refused. Beyond 2**53 - 1 browsers round: an id is a string.
-      (`check_json`; with `deepest` None it is left to the caller, as is the depth.)
+      (`check_json`; with `deepest` None it is left to the caller, as are depth and number.)
 
     Raises:
         MalformedJson: it is no JSON.
-        ValidationFailed: it is no object, nested more than `deepest`, or has such an integer.
+        ValidationFailed: it is no object, nested more than `deepest`, holds more than `most`
+            values, or has such an integer.
     """
     try:
-        value = orjson.loads(text)
+        value = _loads(text)
     except orjson.JSONDecodeError as error:
         raise MalformedJson(f"Not JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValidationFailed("The body must be a JSON object.")
     if deepest is not None:
-        check_json(value, text, deepest)
+        check_json(value, text, deepest, most)
     return value
 
 
-def check_json(value: object, text: bytes, deepest: int = MAX_DEPTH) -> None:
+def _loads(text: bytes) -> Any:
+    """Reads JSON without a pause in it: countless small lists would set the collector of garbage
+    off again and again, to walk over all those before."""
+    is_on = gc.isenabled()
+    gc.disable()
+    try:
+        return orjson.loads(text)
+    finally:
+        if is_on:
+            gc.enable()
+
+
+def check_json(
+    value: object, text: bytes, deepest: int = MAX_DEPTH, most: int = MAX_VALUES
+) -> None:
     """What `value`, read from `text`, has to be beyond valid JSON.
 
     Raises:
-        ValidationFailed: objects and lists are nested deeper, or an integer is not exact.
+        ValidationFailed: it holds more values, objects and lists are nested deeper, or an integer
+            is not exact.
     """
-    if depth_of(value) > deepest:
-        raise _too_deep(deepest)
-    if LONG_NUMBER.search(text):  # hardly ever, and then mostly within a string: read once more
-        try:
-            json.loads(text, parse_int=_exact)
-        except RecursionError as error:  # within what an equal key has hidden from `value`
-            raise _too_deep(deepest) from error
-
-
-def _too_deep(deepest: int) -> ValidationFailed:
-    return ValidationFailed(f"Objects and lists may be nested {deepest} deep.")
-
-
-def _exact(digits: str) -> int:
-    if len(digits) > LONGEST_INTEGER or not SMALLEST_INTEGER <= int(digits) <= LARGEST_INTEGER:
+    extent = extent_of(value, most)
+    if extent.values > most:
+        raise ValidationFailed(f"There may be {most} values, those within others counted.")
+    if extent.depth > deepest:
+        raise ValidationFailed(f"Objects and lists may be nested {deepest} deep.")
+    if _has_longer_integer(text):
         raise ValidationFailed("Integers may have 64 bits; use a string for longer ones.")
-    return int(digits)
+
+
+def _has_longer_integer(text: bytes) -> bool:
+    """Whether valid JSON has an integer beyond 64 bits, be it hidden by an equal key. One within a
+    string is none: before it stands an odd number of quotes."""
+    if LONG_INTEGER.search(text) is None:  # nearly always
+        return False
+    unescaped = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    quotes = upto = 0
+    for found in LONG_INTEGER.finditer(unescaped):
+        if _is_exact(found[0]):
+            continue
+        quotes += unescaped.count(b'"', upto, found.start())
+        upto = found.start()
+        if quotes % 2 == 0:
+            return True
+    return False
+
+
+def _is_exact(digits: bytes) -> bool:
+    most = SMALLEST_DIGITS if digits.startswith(b"-") else LARGEST_DIGITS
+    return len(digits) == len(most) and digits <= most  # none is shorter
 
 
 def fingerprint_of(body: Mapping[str, Any]) -> str:
@@ -102,11 +141,22 @@ def fingerprint_of(body: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
+    # Most values are asked for their type only: a call for each would take twice as long.
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: each if type(each) in PLAIN else _plain(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [each if type(each) in PLAIN else _plain(each) for each in value]
     return value
+
+
+def unknown_fields(body: Mapping[str, Any], known: Collection[str]) -> list[str]:
+    """The names of a body's fields that are none, in its order."""
+    return [name for name in body if name not in known]
+
+
+def unknown_errors(unknown: Iterable[str]) -> dict[str, list[str]]:
+    """Names some of them: an answer is no copy of the request."""
+    return {name[:LONGEST_NAME]: ["Unknown field."] for name in islice(unknown, UNKNOWN_NAMED)}
 
 
 def check_key(key: str, field: str = "Idempotency-Key") -> str:
@@ -187,7 +237,10 @@ class Schemas:
         self, data: Mapping[str, Any], address: Mapping[str, Any], key: str | None
     ) -> ChatSendMessageAction:
         """`address`: the connection's `tenant_id`, `session_id`, and `user_id` if it has one."""
-        return self._message({**address, **_load(self._send, data)}, data, key)
+        loaded = _load(self._send, data)
+        if loaded.get("user_id") is None:  # `null` names nobody else than the connection's own
+            loaded.pop("user_id", None)
+        return self._message({**address, **loaded}, data, key)
 
     def get_status_frame(self, data: Mapping[str, Any], tenant_id: str) -> ChatGetStatusAction:
         return ChatGetStatusAction(**_load(self._task, data), tenant_id=tenant_id)  # type: ignore[arg-type]
@@ -248,6 +301,11 @@ def _pushed(loaded: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load(schema: Schema, body: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = unknown_fields(body, schema.fields.keys())
+    if len(unknown) > MAX_UNKNOWN:
+        raise ValidationFailed(
+            f"There are {len(unknown)} unknown fields.", errors=unknown_errors(unknown)
+        )
     try:
         loaded: dict[str, Any] = schema.load(body)
     except ValidationError as error:
@@ -257,16 +315,14 @@ def _load(schema: Schema, body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse(error: ValidationError) -> NoReturn:
     messages = error.normalized_messages()  # type: ignore[no-untyped-call]
-    raise ValidationFailed(errors=_flat(messages)) from error
+    raise ValidationFailed(errors=dict(islice(_flat(messages), MAX_NAMED))) from error
 
 
-def _flat(messages: Mapping[Any, Any], path: str = "") -> dict[str, list[str]]:
-    """Field -> messages; a field within a list or object by its path, `target_sessions.3`."""
-    flat: dict[str, list[str]] = {}
+def _flat(messages: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Field, messages; a field within a list or object by its path, `target_sessions.3`."""
     for name, value in messages.items():
         where = f"{path}.{name}" if path else str(name)
         if isinstance(value, Mapping):
-            flat.update(_flat(value, where))
+            yield from _flat(value, where)
         else:
-            flat[where[:200]] = [str(each) for each in value]
-    return flat
+            yield where[:LONGEST_NAME], [str(each) for each in value]

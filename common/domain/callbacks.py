@@ -4,9 +4,11 @@
 is passed on as the bytes it came in, or a `DeadLetter`, which says why the entry is set aside.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain, islice
 from typing import Any
 
 import orjson
@@ -167,15 +169,34 @@ def _read_object(data: bytes) -> Mapping[str, Any] | None:
     return body
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How large a JSON value is. Beyond what was to be counted, `values` is one more than that."""
+
+    depth: int  # 1 for `{}`, 2 for `{"a": []}`; 0 for a number
+    values: int  # itself, and whatever it holds
+
+
 def depth_of(value: object) -> int:
-    """How deep a JSON value nests: 1 for `{}`, 2 for `{"a": []}`; 0 for a number."""
-    depth, layer = 0, [value]
-    while layer := [item for item in layer if isinstance(item, dict | list)]:
+    """How deep a JSON value nests."""
+    return extent_of(value).depth
+
+
+def extent_of(value: object, most: int = sys.maxsize - 1) -> Extent:
+    """Measures a JSON value layer by layer; stops as soon as it holds more than `most` values."""
+    depth, values, layer = 0, 1, [value]
+    while nesting := [item for item in layer if isinstance(item, (dict, list))]:
         depth += 1
-        layer = [
-            child for item in layer for child in (item.values() if isinstance(item, dict) else item)
-        ]
-    return depth
+        children = chain.from_iterable(map(_children_of, nesting))
+        layer = list(islice(children, most + 1 - values))
+        values += len(layer)
+        if values > most:
+            break
+    return Extent(depth, values)
+
+
+def _children_of(item: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return item.values() if isinstance(item, dict) else item
 
 
 def _fits(type_: CallbackType, body: Mapping[str, Any]) -> bool:

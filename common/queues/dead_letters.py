@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,7 +13,9 @@ from common.queues.scripts import ADD_LETTER, Value
 from common.queues.streams import Entry, fields_of
 
 LETTERS_KEPT = 10_000
-READ_ON = 100  # letters of one more read, where few are wanted
+READ_ON = 16  # letters of one read at the most; a letter may have a megabyte
+READ_BYTES = 1024 * 1024  # of one read; letters as large as that are read one by one
+LIST_BYTES = 4 * 1024 * 1024  # of all that are told at once; one is told whatever its size
 FIELDS_KEPT = 100  # of one letter; no honest entry has more
 REMEMBER_BURIED = 24 * 3600  # seconds
 
@@ -38,6 +40,11 @@ class Letter:
     reason: str
     stream: str
     fields: Mapping[bytes, bytes]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the entry's own fields."""
+        return sum(len(name) + len(value) for name, value in self.fields.items())
 
 
 class DeadLetters:
@@ -72,15 +79,35 @@ class DeadLetters:
     async def newest(
         self, queue: LetterQueue, limit: int, wanted: Callable[[Letter], bool] = lambda _: True
     ) -> list[Letter]:
-        """The newest letters that are wanted, the newest first."""
+        """The newest letters that are wanted, the newest first: `limit`, or what is no more than
+        `LIST_BYTES`."""
         letters: list[Letter] = []
-        key, before, page = self._key(queue), "+", limit
-        while page and len(letters) < limit:
-            found = await self._redis.call("XREVRANGE", key, before, "-", "COUNT", page)
+        room = LIST_BYTES
+        async with contextlib.aclosing(self._newest_first(self._key(queue))) as found:
+            async for letter in found:
+                if not wanted(letter):
+                    continue
+                room -= letter.size
+                if letters and room < 0:
+                    break
+                letters.append(letter)
+                if len(letters) == limit:
+                    break
+        return letters
+
+    async def _newest_first(self, key: str) -> AsyncGenerator[Letter, None]:
+        """All letters, a few at a time: what one reader asks for keeps nobody else waiting."""
+        before, count = "+", 1
+        while True:
+            found = await self._redis.call("XREVRANGE", key, before, "-", "COUNT", count)
             read = [_letter(id_, fields_of(flat)) for id_, flat in found]
-            letters += filter(wanted, read)
-            before, page = f"({read[-1].id}" if read else "-", READ_ON if len(read) == page else 0
-        return letters[:limit]
+            for letter in read:
+                yield letter
+            if len(read) < count:
+                return
+            before = f"({read[-1].id}"
+            is_much = sum(letter.size for letter in read) >= READ_BYTES
+            count = 1 if is_much else min(2 * count, READ_ON)
 
     async def find(self, queue: LetterQueue, letter_id: str) -> Letter:
         """One letter.

@@ -16,6 +16,7 @@ from common.queues.scripts import JOIN_SESSION, PUSH_EVENT, READ_LOG
 from common.queues.session_calls import SessionCalls
 
 REMEMBER_ACTIONS = 24 * 3600  # seconds
+PAGE_BYTES = 1024 * 1024  # of entries; a single larger one is a page of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,11 @@ class LogPage:
     state: LogState
     events: tuple[Event, ...]
 
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing follows. How many events there are does not tell: they may be large."""
+        return not self.events or self.events[-1].offset >= self.state.last
+
 
 class SessionLog:
     """Reads logs, begins them, and puts a back-end's pushes into them."""
@@ -49,12 +55,17 @@ class SessionLog:
         return _state_of(reply)
 
     async def read(self, session: SessionKey, after: int, limit: int) -> LogPage:
-        """At most `limit` events that follow the offset `after`."""
+        """Events that follow the offset `after`: at most `limit`, and no more than `PAGE_BYTES`.
+
+        So nobody's history is so large that Redis keeps others waiting over it. There is at least
+        one where there is any: the last has been read when an event's offset is `state.last`.
+        """
         reply = await self._redis.run(
             READ_LOG,
             [self._keys.session_meta(session), self._keys.session_log(session)],
             after,
             limit,
+            PAGE_BYTES,
         )
         pairs = zip(reply[3::2], reply[4::2], strict=True)
         return LogPage(

@@ -17,10 +17,11 @@ from orchestrator.app import ask
 from orchestrator.auth.caller import Access
 from orchestrator.auth.permission import allowed_priority
 from orchestrator.http.base import ApiHandler
-from orchestrator.schemas import parse_object
+from orchestrator.schemas import MAX_VALUES, parse_object
 
 ADDRESS = ("tenant_id", "session_id")
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+OWN_VALUES = 100  # more than the orchestrator adds to a message
 
 
 def _queue(name: str) -> LetterQueue:
@@ -97,7 +98,7 @@ def _action_of(letter: Letter) -> dict[str, Any]:
     text = letter.fields.get(b"action")
     if text is None:
         raise ValidationFailed("This dead letter holds no message.")
-    return parse_object(text)
+    return parse_object(text, most=MAX_VALUES + OWN_VALUES)
 
 
 def _address_of(letter: Letter) -> tuple[TenantId | None, SessionId | None]:

@@ -8,7 +8,7 @@ import orjson
 from common.domain.errors import EpochChanged, ValidationFailed
 from common.domain.events import Compactor, Event, Frame, address_of
 from common.domain.ids import SessionId, SessionKey, TenantId
-from common.queues.session_log import LogState
+from common.queues.session_log import PAGE_BYTES, LogState
 from orchestrator.auth.caller import Access
 from orchestrator.auth.credentials import Credentials, credentials_of
 from orchestrator.auth.permission import tier_of
@@ -29,7 +29,10 @@ class History:
 
 
 class EventsHandler(EventStream):
-    """The session's log after `offset`, at most `limit` frames; `compact=1` joins deltas."""
+    """The session's log after `offset`, at most `limit` frames; `compact=1` joins deltas.
+
+    Fewer where they are large: whoever reads on from `next_offset` gets to the end all the same.
+    """
 
     access = Access.CHAT
 
@@ -39,7 +42,7 @@ class EventsHandler(EventStream):
 
     @property
     def _is_stream(self) -> bool:
-        return "text/event-stream" in self.request.headers.get("Accept", "")
+        return "text/event-stream" in self.request.headers.get("Accept", "").lower()
 
     async def get(self, tenant_id: str, session_id: str) -> None:
         session = SessionKey(
@@ -78,11 +81,15 @@ class EventsHandler(EventStream):
         while True:
             page = await log.read(session, offset, PAGE)
             frames += compactor.feed(page.events)
-            if len(page.events) < PAGE:
+            if page.is_last:
                 frames += compactor.flush()
-            if len(page.events) < PAGE or len(frames) >= limit:
+            if page.is_last or len(frames) >= limit or _size_of(frames) >= PAGE_BYTES:
                 return History(page.state, frames[:limit])
             offset = page.events[-1].offset
+
+
+def _size_of(frames: Sequence[Frame]) -> int:
+    return sum(len(frame.payload) for frame in frames)
 
 
 def _plain(events: Sequence[Event], address: bytes) -> list[Frame]:

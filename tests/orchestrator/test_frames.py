@@ -51,8 +51,8 @@ def test_an_id_is_a_key_from_16_characters_on() -> None:
 
 
 def test_the_connections_user_says_it_unless_the_frame_names_one() -> None:
-    for data, user in (({}, "u-1"), ({"user_id": "u-2"}, "u-2")):
-        message = {"agent_id": "a", "message": "m", **data}
+    for named, user in (({}, "u-1"), ({"user_id": None}, "u-1"), ({"user_id": "u-2"}, "u-2")):
+        message = {"agent_id": "a", "message": "m", **named}
         command = read({"type": "chat.send_message", "data": message})
         assert isinstance(command, Command)
         assert command.action.user_id == user
