@@ -70,10 +70,8 @@ def parser() -> argparse.ArgumentParser:
 class Bench:
     """A service, who throws at it, and who is next to it."""
 
-    def __init__(
-        self, inputs: int, seed: int, folder: Path, most_stall: float = MOST_STALL
-    ) -> None:
-        self.inputs, self.seed, self._stall = inputs, seed, most_stall
+    def __init__(self, inputs: int, seed: int, folder: Path) -> None:
+        self.inputs, self.seed = inputs, seed
         self.judged, self.bystander = Judgement(), Bystander()
         self._thrown = [0, 0]  # frames, requests
         self.seconds = 0.0
@@ -164,7 +162,7 @@ class Bench:
             found.append(f"the bystander: {self.bystander.complaint}")
         if not self.is_alive or self.status != 0:
             found.append(f"the process ended with {self.status}")
-        if (busiest := self.metrics["orchestrator_loop_busy_max_seconds"] * 1000) > self._stall:
+        if (busiest := self.metrics["orchestrator_loop_busy_max_seconds"] * 1000) > MOST_STALL:
             found.append(f"the loop stood still for {busiest:.0f} ms by its own work")
         if (growth := self.memory[-1] - self.memory[0]) > MOST_GROWTH:
             found.append(f"memory grew by {growth:.0f} MiB")

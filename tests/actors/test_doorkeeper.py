@@ -1,7 +1,7 @@
 """Who is let in: many at once in one go; no place is lost with the actor, or with Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -19,6 +19,7 @@ from common.queues.connections import Connections, Place
 from common.queues.handshakes import BadHandshakes
 from common.queues.keys import Keys
 from common.queues.redis import Redis
+from tests.support.follower import eventually
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 
@@ -70,12 +71,6 @@ def places(count: int, limit: int) -> list[Place]:
     return [
         Place(tenant_id=ACME, of_tenant=limit, address=None, of_address=None) for _ in range(count)
     ]
-
-
-async def eventually(is_so: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not await is_so():
-            await asyncio.sleep(0.01)
 
 
 async def test_of_many_who_come_at_once_as_many_are_let_in_as_may(

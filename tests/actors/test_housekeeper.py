@@ -1,7 +1,5 @@
 """Time is kept: ends, deliveries, worn-out tasks, heartbeats; one bad item spoils no other."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from common.failpoints import armed
 from common.queues.due import DueTask
 from common.queues.keys import WORK_GROUP
 from tests.actors.instance import Instance, instance
+from tests.support.follower import eventually
 from tests.support.redis_server import RedisServer
 from tests.support.stores import OTHER_SESSION, SESSION, callback_fields
 
@@ -34,13 +33,6 @@ def begin(running: Instance, instance_id: str = "instance-1") -> LoopRef:
     )
 
 
-async def until(is_so: Callable[[], Awaitable[object]]) -> None:
-    """There is no event to wait for: Redis changes, and says so to nobody."""
-    async with asyncio.timeout(10):
-        while not await is_so():
-            await asyncio.sleep(0.01)
-
-
 async def make_due(running: Instance, task_id: Any, session: Any = SESSION) -> None:
     await running.stores.redis.batch([running.stores.due.look_in(session, task_id, 0)])
 
@@ -56,7 +48,7 @@ async def test_a_message_that_a_crash_left_behind_is_delivered(
         task_id = await running.stores.submit()
         await make_due(running, task_id)
         begin(running)
-        await until(lambda: untaken(running))
+        await eventually(lambda: untaken(running))
 
 
 async def test_a_task_past_its_deadline_ends(redis_server: RedisServer, prefix: str) -> None:
@@ -68,7 +60,7 @@ async def test_a_task_past_its_deadline_ends(redis_server: RedisServer, prefix: 
         async def ended() -> bool:
             return (await running.stores.task(task_id)).status is TaskStatus.TIMEOUT
 
-        await until(ended)
+        await eventually(ended)
 
 
 async def test_a_task_that_cannot_be_looked_at_keeps_no_other_waiting(
@@ -88,8 +80,8 @@ async def test_a_task_that_cannot_be_looked_at_keeps_no_other_waiting(
             async def recorded() -> bool:
                 return bool(running.supervised())
 
-            await until(ended)
-            await until(recorded)
+            await eventually(ended)
+            await eventually(recorded)
         assert ref.restarts == 0
         (failure,) = running.supervised()
         assert (failure["outcome"], failure["task_id"]) == ("contained", broken)
@@ -114,7 +106,7 @@ async def test_a_task_tried_more_often_than_allowed_fails_and_is_moved(
         await take(running, task_id, 4)
         with armed("housekeeper.before_bury=raise:1"):
             begin(running)
-            await until(running.stores.dead_work)
+            await eventually(running.stores.dead_work)
         (letter,) = await running.stores.dead_work()
         assert (letter["reason"], letter["task_id"]) == (b"max_attempts", task_id.encode())
         assert (await running.stores.task(task_id)).status is TaskStatus.FAILED
@@ -130,7 +122,7 @@ async def test_a_last_attempt_that_is_still_under_way_is_left_alone(
         task_id = await running.stores.submit_and_deliver()
         await take(running, task_id, 3)
         ref = begin(running)
-        await until(lambda: beaten(running))
+        await eventually(lambda: beaten(running))
         await ref.stop()
         assert await running.stores.dead_work() == []
         assert (await running.stores.task(task_id)).status is TaskStatus.QUEUED
@@ -152,12 +144,12 @@ async def test_a_last_attempt_may_have_had_its_say_already(
         await stores.redis.call("XADD", stores.keys.callbacks, earlier, *flat)
         await untouched(running, 120_000)
         ref = begin(running)
-        await until(lambda: beaten(running))
+        await eventually(lambda: beaten(running))
         await ref.stop()
         assert await stores.dead_work() == []
         await stores.handle()
         begin(running, "instance-2")
-        await until(stores.dead_work)
+        await eventually(stores.dead_work)
         (letter,) = await stores.dead_work()
         assert letter["task_id"] == silent.encode()
         assert (await stores.task(told)).status is TaskStatus.COMPLETED
@@ -193,17 +185,17 @@ async def test_instances_know_of_each_other_until_they_leave(
         async def is_one() -> bool:
             return running.counters.cluster.instances == 1
 
-        await until(are_two)
+        await eventually(are_two)
         assert running.counters.cluster.connections == 2  # both tell of the same counters
         await second.stop()
-        await until(is_one)
+        await eventually(is_one)
 
 
 async def test_housekeeping_goes_on_by_itself_when_redis_returns(prefix: str) -> None:
     with RedisServer() as server:
         async with instance(server.url, prefix) as running:
             ref = begin(running)
-            await until(lambda: beaten(running))
+            await eventually(lambda: beaten(running))
             server.stop()
 
             async def is_away() -> bool:
@@ -212,11 +204,11 @@ async def test_housekeeping_goes_on_by_itself_when_redis_returns(prefix: str) ->
             async def is_back() -> bool:
                 return not running.counters.redis_away
 
-            await until(is_away)
+            await eventually(is_away)
             server.start()
-            await until(is_back)
+            await eventually(is_back)
             server.stop()
-            await until(is_away)
+            await eventually(is_away)
             await ref.stop()  # cannot say goodbye
             assert running.supervised() == []
 
@@ -227,7 +219,7 @@ async def test_a_housekeeper_that_fails_is_restarted_and_goes_on(
     async with instance(redis_server.url, prefix) as running:
         with armed("housekeeper.on_receive=raise:1,housekeeper.after_take=base:1"):
             ref = begin(running)
-            await until(lambda: beaten(running))
+            await eventually(lambda: beaten(running))
         assert ref.restarts == 2
         assert [e["error_type"] for e in running.supervised()] == ["InjectedBase", "Injected"]
 
@@ -241,7 +233,7 @@ async def test_a_check_that_finds_redis_away_is_an_interruption_only(
             await make_due(running, task_id)
             (due,) = [d for d in await running.stores.due.take(10) if d.task_id == task_id]
             ref = begin(running)
-            await until(lambda: beaten(running))
+            await eventually(lambda: beaten(running))
             server.stop()
             actor = ref._cell.actor
             assert isinstance(actor, HousekeeperActor)

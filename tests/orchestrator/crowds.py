@@ -1,8 +1,7 @@
 """Clients that come in numbers, from wherever a test says, as if through a trusted proxy."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -12,6 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from common.domain.ids import SessionId, SessionKey, TenantId
 from common.queues.keys import Keys
+from tests.support.follower import eventually
 from tests.support.raw import raw_socket
 from tests.support.service import Running
 
@@ -45,12 +45,6 @@ async def all_have_left(service: Running) -> None:
         return await counted(service) == (0, 0) and not service.service.app.sockets
 
     await eventually(is_so)
-
-
-async def eventually(is_so: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not await is_so():
-            await asyncio.sleep(0.01)
 
 
 async def refused(service: Running, session: str, address: str = HOME, **query: Any) -> Any:

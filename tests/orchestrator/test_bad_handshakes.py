@@ -13,10 +13,10 @@ from tests.orchestrator.crowds import (
     coming_from,
     crowd,
     event_stream,
-    eventually,
     refused,
 )
 from tests.support.client import close_code
+from tests.support.follower import eventually
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from tests.support.service import Running, running_service
@@ -24,7 +24,7 @@ from tests.support.service import Running, running_service
 
 async def knock_wrongly(service: Running, times: int, address: str = HOME) -> None:
     for _ in range(times):
-        response = await refused(service, "acme/s", address, unknown="x")
+        response = await refused(service, "acme/s", address, offset="x")
         assert response.status_code == 400
 
 
@@ -37,7 +37,7 @@ async def test_after_so_many_bad_handshakes_an_address_gets_429_for_any_other(
         async with crowd(service, 1):
             pass
         await knock_wrongly(service, 1)
-        for session, query in (("acme/s", {}), ("acme/s", {"unknown": "x"}), ("a{b}/s", {})):
+        for session, query in (("acme/s", {}), ("acme/s", {"offset": "x"}), ("a{b}/s", {})):
             response = await refused(service, session, **query)
             assert_too_many(response, LIMIT)
             assert 50 < int(response.headers["Retry-After"]) <= 60
@@ -66,7 +66,7 @@ async def test_another_instance_hears_of_an_address_that_knocked_wrongly(
             return True
 
         await eventually(is_kept_out)
-        assert_too_many(await refused(other, "acme/s", unknown="x"), LIMIT)
+        assert_too_many(await refused(other, "acme/s", offset="x"), LIMIT)
 
 
 async def test_bad_handshakes_are_counted_while_redis_is_away(
