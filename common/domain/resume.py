@@ -19,6 +19,7 @@ from enum import Enum, auto
 from common.domain.events import Event
 
 BUFFERED_EVENTS = 1000
+BUFFERED_BYTES = 1024 * 1024
 
 
 class Phase(Enum):
@@ -43,6 +44,11 @@ class Published:
     @property
     def last(self) -> int:
         return self.events[-1].offset
+
+    @property
+    def size(self) -> int:
+        """Bytes of the entries."""
+        return sum(len(event.entry) for event in self.events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ class Resume:
         self._asked = joined.last  # the same when the read that is under way was asked for
         self._doubtful = False  # something may have been missed since then
         self._buffer: list[Published] = []
-        self._buffered = 0
+        self._buffered = self._buffered_bytes = 0
 
     def begin(self) -> Step:
         """The first step: a read, unless there is nothing to replay."""
@@ -167,9 +173,11 @@ class Resume:
         return fresh
 
     def _hold(self, message: Published) -> None:
-        if self._buffered + len(message.events) <= BUFFERED_EVENTS:
+        """Keeps it until the log was read up to it; what is too much will be read there as well."""
+        count, size = self._buffered + len(message.events), self._buffered_bytes + message.size
+        if count <= BUFFERED_EVENTS and size <= BUFFERED_BYTES:
             self._buffer.append(message)
-            self._buffered += len(message.events)
+            self._buffered, self._buffered_bytes = count, size
 
     def _drain_buffer(self) -> list[Event]:
         """Whatever held messages continue from `position`; those behind a hole stay out."""
@@ -179,10 +187,11 @@ class Resume:
                 fresh += self._take(message)
         self._buffer = [each for each in self._buffer if each.last > self.position]
         self._buffered = sum(len(each.events) for each in self._buffer)
+        self._buffered_bytes = sum(each.size for each in self._buffer)
         return fresh
 
     def _forget_buffer(self) -> None:
-        self._buffer, self._buffered = [], 0
+        self._buffer, self._buffered, self._buffered_bytes = [], 0, 0
 
     def _lose(self) -> Step:
         self.phase = Phase.LOST

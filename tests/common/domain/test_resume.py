@@ -6,6 +6,7 @@ import pytest
 
 from common.domain.events import Event
 from common.domain.resume import (
+    BUFFERED_BYTES,
     BUFFERED_EVENTS,
     Joined,
     Phase,
@@ -121,6 +122,19 @@ def test_what_does_not_fit_into_the_buffer_is_read_again() -> None:
     assert step.read
     step = machine.page(EPOCH, BUFFERED_EVENTS + 2, page(BUFFERED_EVENTS + 2))
     assert (offsets(step), machine.phase) == ([BUFFERED_EVENTS + 2], Phase.LIVE)
+
+
+def test_what_is_too_large_for_the_buffer_is_read_again() -> None:
+    machine = resume(0, 1)
+    machine.begin()
+    half = b'{"filling":"%b"}' % (b"x" * (BUFFERED_BYTES // 2))
+    machine.published(Published(EPOCH, (Event(2, half),)))
+    machine.published(Published(EPOCH, (Event(3, half),)))  # one too many
+    step = machine.page(EPOCH, 1, page(1))
+    assert (offsets(step), step.read) == ([1, 2], True)
+    machine.published(Published(EPOCH, (Event(4, half),)))  # there is room again
+    step = machine.page(EPOCH, 3, (Event(3, half),))
+    assert (offsets(step), machine.phase) == ([3, 4], Phase.LIVE)
 
 
 def test_what_was_held_behind_a_hole_waits_for_the_next_page() -> None:
