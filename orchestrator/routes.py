@@ -19,8 +19,8 @@ from orchestrator.http import (
     sessions,
     usage,
 )
-from orchestrator.http.base import NotFoundHandler
-from orchestrator.socket import SocketHandler
+from orchestrator.http.base import ApiNotFoundHandler, NotFoundHandler
+from orchestrator.socket import NoSessionHandler, SocketHandler
 
 
 def application(app: App) -> web.Application:
@@ -29,7 +29,7 @@ def application(app: App) -> web.Application:
     Raises:
         TypeError: a handler does not say what it asks of its callers.
     """
-    rules = routes(app)
+    rules = [*routes(app), *elsewhere(app)]
     check_access([rule[1] for rule in rules if isinstance(rule, tuple)])
     check_access([NotFoundHandler])
     return web.Application(
@@ -77,4 +77,13 @@ def routes(app: App) -> _RuleList:
         (r"/", pages.FileHandler, {**page, "default": "index.html"}),
         (r"/page/([^/]+)", pages.FileHandler, page),
         (r"/client/([^/]+)", pages.FileHandler, client),
+    ]
+
+
+def elsewhere(app: App) -> _RuleList:
+    """What is beside them where not only operators may hear that nothing is there (section 7)."""
+    given: dict[str, Any] = {"app": app}
+    return [
+        (r"/api(?:/.*)?", ApiNotFoundHandler, given),
+        (r"/ws(?:/.*)?", NoSessionHandler, given),
     ]

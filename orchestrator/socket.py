@@ -1,6 +1,7 @@
 """The WebSocket handler: frames in, frames out, nothing else (contract, section 4)."""
 
 import contextlib
+import re
 from collections.abc import Awaitable
 from typing import Any
 
@@ -43,8 +44,8 @@ from orchestrator.websocket_protocol import StrictProtocol
 log = structlog.get_logger(__name__)
 
 VERSION = "13"
+KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 SUBPROTOCOLS = ("orchestrator.v1", "bearer")
-QUERY = frozenset({"user_id", "epoch", "offset", "compact", "token", "close_codes"})
 EPOCH_LENGTH = 128
 CROWDED = 100  # messages in a SessionActor's mailbox from which on its socket is read no further
 
@@ -91,6 +92,12 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
         """Scripts in browsers can set no header, so a token may come by other ways as well."""
         return credentials_of(self.request, in_subprotocol=True, in_query=True)
 
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """What is no UTF-8 in the path becomes an id that is none, so a close code can tell."""
+        if name is None:  # parts of the path have no names
+            return value.decode(errors="replace")
+        return super().decode_argument(value, name)
+
     def _takes_close_codes(self) -> bool:
         """Whether a refusal is to be told by a close code, as it can be."""
         try:
@@ -107,14 +114,17 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
     def _require_upgrade(self) -> None:
         if self.request.method != "GET":
             raise MethodNotAllowed
+        if self.request.version == "HTTP/1.0":
+            raise BadRequest("WebSocket begins with HTTP/1.1.")
         headers = self.request.headers
         words = {word.strip().lower() for word in headers.get("Connection", "").split(",")}
         if headers.get("Upgrade", "").lower() != "websocket" or "upgrade" not in words:
             raise BadRequest("This address speaks WebSocket only.")
         if headers.get("Sec-WebSocket-Version") != VERSION:
             raise BadRequest(f"Only version {VERSION} of WebSocket is spoken here.")
-        if not headers.get("Sec-WebSocket-Key"):
-            raise BadRequest("`Sec-WebSocket-Key` is missing.")
+        keys = headers.get_list("Sec-WebSocket-Key")
+        if len(keys) != 1 or not KEY.fullmatch(keys[0]):
+            raise BadRequest("There must be one `Sec-WebSocket-Key`, of 16 bytes in base64.")
 
     async def _admit(self) -> None:
         """All that has to hold before the upgrade. Raises what refuses it."""
@@ -128,9 +138,6 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
         tenant_id, session_id = self.path_args
         if not (is_outside_id(tenant_id) and is_outside_id(session_id)):
             raise BadRequest("Tenant or session is no id.")
-        unknown = self.request.query_arguments.keys() - QUERY
-        if unknown:
-            raise BadRequest(f"Unknown query parameter: {min(unknown)[:64]}")
         user_id = self.get_query_argument("user_id", None)
         if user_id is not None and not is_outside_id(user_id):
             raise BadRequest("`user_id` is no id.")
@@ -267,6 +274,21 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
         super().log_exception(typ, value, tb)
         if self.ws_connection is not None and not isinstance(value, OrchestratorError):
             self.close(4500, "internal error; come back")
+
+
+class NoSessionHandler(SocketHandler):
+    """`/ws`, or below it what names no session: not found, by HTTP or by a close code."""
+
+    access = Access.CHAT
+
+    def _require_upgrade(self) -> None:
+        try:
+            super()._require_upgrade()
+        except OrchestratorError as error:
+            raise NotFound from error
+
+    async def _admit(self) -> None:
+        raise NotFound
 
 
 def _close_code(error: OrchestratorError) -> int:

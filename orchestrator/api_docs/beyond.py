@@ -27,24 +27,16 @@ CONNECT = Operation(
     ),
 )
 
-_FILE = Answer(
-    "The file.", media_types=("text/html", "text/javascript", "text/css", "image/svg+xml")
-)
-_FILE_ANSWERS = {
-    200: _FILE,
-    206: Answer("The range of it that was asked for.", media_types=_FILE.media_types),
-    416: Answer("There is no such range.", media_types=()),
-}
-
+FILE_TYPES = ("text/html", "text/javascript", "text/css", "image/svg+xml")
 FILES = [
     Operation(
         tag="Page",
-        method=method,
+        method="get",
         path=path,
         handler=pages.FileHandler,
         summary=summary,
         parameters=parameters,
-        answers=_FILE_ANSWERS,
+        answers={200: Answer("The file.", media_types=FILE_TYPES)},
         errors=(errors.NotFound,) if parameters else (),
     )
     for path, summary, parameters in (
@@ -52,5 +44,4 @@ FILES = [
         ("/page/{file}", "What the first page is made of", (given.FILE,)),
         ("/client/{file}", "The JavaScript client", (given.FILE,)),
     )
-    for method in ("get", "head")
 ]

@@ -35,9 +35,9 @@ Chat clients on one side, agents on the other.
 
 Every answer carries `X-Request-ID`. Errors are `application/problem+json` (RFC 9457) with a `code`;
 a method that an address does not know is 405 `method_not_allowed`, an unknown address 404
-`not_found`. Unknown fields in a body are refused. Integers beyond 64 bits are refused; of equal
-keys the last one holds. Where the service runs with `auth.mode: none`, nobody is asked for
-credentials.
+`not_found`. What answers `GET` answers `HEAD` as well, without the body. Unknown fields in a body
+are refused. Integers beyond 64 bits are refused; of equal keys the last one holds. Where the
+service runs with `auth.mode: none`, nobody is asked for credentials.
 """
 
 SECURITY_SCHEMES: Mapping[str, Json] = {
@@ -155,7 +155,7 @@ def _answer(answer: Answer) -> Json:
 
 def _not_modified(operation: Operation) -> Json:
     """Whoever has an answer already, and says so, need not be sent it again."""
-    if operation.method not in ("get", "head") or 200 not in operation.answers:
+    if operation.method != "get" or 200 not in operation.answers:
         return {}
     text = "What `If-None-Match` names is what there is."
     return {"304": {"description": text, "headers": _headers("ETag")}}

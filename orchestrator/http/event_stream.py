@@ -107,14 +107,17 @@ class EventStream(ApiHandler):
             compact=compact,
             expires_at=self.caller.expires_at,
         )
+        self.set_header("Content-Type", "text/event-stream")
+        self.set_header("X-Accel-Buffering", "no")  # a proxy that buffers would keep it all
+        if self.request.method == "HEAD":
+            await self.flush()  # that there is no length is told too
+            return
         self.app.requests.discard(self)  # it never ends by itself, so nobody waits for it
         admission = Admission(self.app, self.request)
         try:
             await admission.admit(session)
             ping_interval = self.app.settings.websocket.ping_interval
             transport = self._transport = EventStreamTransport(self, ping_interval)
-            self.set_header("Content-Type", "text/event-stream")
-            self.set_header("X-Accel-Buffering", "no")  # a proxy that buffers would keep it all
             self._session = await ask(self.app.manager, Connect(connection, transport))
             await transport.closed
         finally:
@@ -124,7 +127,7 @@ class EventStream(ApiHandler):
     def _resume_request(self, offset: int) -> ResumeRequest:
         """`Last-Event-ID` wins over the query."""
         given = self.request.headers.get("Last-Event-ID")
-        if given is None:
+        if not given:
             return ResumeRequest(epoch=self.get_query_argument("epoch", None), offset=offset)
         matched = EVENT_ID.fullmatch(given)
         if matched is None or int(matched[2]) > LARGEST_OFFSET:

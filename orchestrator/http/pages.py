@@ -8,7 +8,7 @@ from tornado import web
 
 from common.domain.errors import NotFound
 from orchestrator.auth.caller import Access
-from orchestrator.http.base import ProblemHandler
+from orchestrator.http.base import ApiHandler
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "orchestrator" / "page"
@@ -28,13 +28,16 @@ POLICY = (
 )
 
 
-class FileHandler(ProblemHandler, web.StaticFileHandler):
-    """Files of one folder, of the kinds a page is made of; nothing below it."""
+class FileHandler(ApiHandler, web.StaticFileHandler):
+    """Files of one folder, of the kinds a page is made of; nothing below it.
+
+    They are small and sent whole, whatever `Range` says (RFC 9110, 14.2).
+    """
 
     access = Access.OPEN
 
     def initialize(self, app: Any, path: str, default: str | None = None) -> None:  # type: ignore[override]
-        ProblemHandler.initialize(self, app)
+        ApiHandler.initialize(self, app)
         web.StaticFileHandler.initialize(self, path)
         self._default = default
 
@@ -42,6 +45,7 @@ class FileHandler(ProblemHandler, web.StaticFileHandler):
         wanted = self._default or path
         if not NAME.fullmatch(wanted) or Path(wanted).suffix not in CONTENT_TYPES:
             raise NotFound
+        self.request.headers.pop("Range", None)
         await super().get(wanted, include_body=include_body)
 
     async def head(self, path: str = "") -> None:
@@ -53,3 +57,4 @@ class FileHandler(ProblemHandler, web.StaticFileHandler):
     def set_extra_headers(self, path: str) -> None:  # noqa: ARG002
         self.set_header("Content-Security-Policy", POLICY)
         self.set_header("Cache-Control", "no-cache")
+        self.set_header("Accept-Ranges", "none")

@@ -276,7 +276,7 @@ async def test_a_websocket_that_is_opened_or_refused_is_answered_with_the_header
         ("/ws/acme/s", [], 401),
         (f"/ws/other/s?token={token()}", [], 403),
         (f"/ws/acme/s?token={token()}", evil, 403),
-        (f"/ws/acme/s?token={token()}&x=y", [], 400),
+        (f"/ws/acme/s?token={token()}&offset=x", [], 400),
     ):
         async with raw_socket(guarded.port) as raw:
             answer = await raw.upgrade(path, *headers)

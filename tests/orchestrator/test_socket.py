@@ -43,11 +43,6 @@ async def refusal_of(
 async def test_a_path_that_names_no_session_is_refused(
     instance: RunningProcess, session: str
 ) -> None:
-    if "%ff" in session:
-        with pytest.raises(InvalidStatus, match="400"):
-            async with instance.connect(session):
-                pass
-        return
     assert await refusal_of(instance, session) == (400, "bad_request", 4400)
 
 
@@ -67,7 +62,6 @@ async def test_a_path_that_names_no_session_is_refused(
         {"compact": "yes"},
         {"user_id": "a b"},
         {"user_id": ""},
-        {"unknown": "x"},
         {"user_id": b"\xff"},
     ],
     ids=str,

@@ -80,14 +80,15 @@ async def test_what_is_not_there_is_not_found(instance: Address, path: str, meth
         ("GET", "/api/chat/send", "POST"),
         ("PUT", "/api/chat/status", "POST"),
         ("OPTIONS", "/api/chat/cancel", "POST"),
-        ("POST", "/health", "GET"),
-        ("DELETE", "/metrics", "GET"),
-        ("POST", "/api/sessions/acme/s/events", "GET"),
+        ("HEAD", "/api/chat/send", "POST"),
+        ("POST", "/health", "GET, HEAD"),
+        ("DELETE", "/metrics", "GET, HEAD"),
+        ("POST", "/api/sessions/acme/s/events", "GET, HEAD"),
         ("HEAD", "/ws/acme/s", "GET"),
         ("OPTIONS", "/ws/acme/s", "GET"),
         ("POST", "/ws/acme/s", "GET"),
         ("POST", "/", "GET, HEAD"),
-        ("BREW", "/health", "GET"),
+        ("BREW", "/health", "GET, HEAD"),
     ],
 )
 async def test_another_method_is_told_which_is_right(
@@ -217,13 +218,16 @@ def sized(body: bytes, is_chunked: bool) -> tuple[list[str], bytes]:
     return ["Transfer-Encoding: chunked"], text + b"0\r\n\r\n"
 
 
-async def test_a_client_that_asks_first_is_told_to_go_on_or_not(instance: RunningProcess) -> None:
+@pytest.mark.parametrize("word", ["100-continue", "100-Continue"])
+async def test_a_client_that_asks_first_is_told_to_go_on_or_not(
+    instance: RunningProcess, word: str
+) -> None:
     async with raw_socket(instance.port) as raw:
-        expecting = ["Expect: 100-continue", "Content-Length: 2"]
+        expecting = [f"Expect: {word}", "Content-Length: 2"]
         assert (await raw.request("POST", "/api/chat/send", expecting)).status == 100
         await raw.write(b"{}")
         assert (await raw.answer()).status == 422
-        expecting = ["Expect: 100-continue", "Content-Length: 9000000"]
+        expecting = [f"Expect: {word}", "Content-Length: 9000000"]
         answer = await raw.request("POST", "/api/chat/send", expecting)
         assert answer.status == 413
 

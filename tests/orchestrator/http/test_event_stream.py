@@ -55,3 +55,21 @@ async def test_a_stream_tells_what_is_kept_then_live_and_resumes(
     async with raw_socket(instance.port) as raw:
         ack = await begin(raw, f"{tenant}/s", "Last-Event-ID: other:2")
         assert orjson.loads(ack["data"])["data"]["recovered"] is False
+
+
+async def test_an_empty_last_event_id_is_none(instance: RunningProcess, tenant: str) -> None:
+    await push(instance, tenant, 1)
+    epoch = (await instance.events(f"{tenant}/s"))["epoch"]
+    async with raw_socket(instance.port) as raw:
+        ack = await begin(raw, f"{tenant}/s", "Last-Event-ID:", query="?offset=0")
+        assert orjson.loads(ack["data"])["data"]["recovered"] is True
+        assert (await told(raw))["id"] == f"{epoch}:1"
+
+
+async def test_a_media_type_may_be_asked_for_in_any_case_of_letters(
+    instance: RunningProcess, tenant: str
+) -> None:
+    async with raw_socket(instance.port) as raw:
+        path = f"/api/sessions/{tenant}/s/events"
+        told = await raw.request("HEAD", path, ["Accept: Text/Event-Stream"])
+        assert told.headers["content-type"] == "text/event-stream"

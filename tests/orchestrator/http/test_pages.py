@@ -53,3 +53,29 @@ async def test_head_tells_what_get_would_bring(instance: Address) -> None:
         told = await instance.request("HEAD", path)
         assert (told.status, told.body) == (wanted.status, b"")
         assert told.headers["Content-Length"] == wanted.headers["Content-Length"]
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-9", "bytes=999999-", "bytes=-0", "lines=1-2", "x"])
+async def test_a_file_is_sent_whole_whatever_range_is_asked_for(
+    instance: Address, asked: str
+) -> None:
+    whole = await instance.get("/page/page.js")
+    answer = await instance.get("/page/page.js", Range=asked)
+    assert (answer.status, answer.body) == (200, whole.body)
+    assert answer.headers["Accept-Ranges"] == "none"
+    assert "Content-Range" not in answer.headers
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/", "/page/page.js"])
+async def test_a_body_too_large_is_refused_here_as_anywhere(
+    instance: RunningProcess, method: str, path: str
+) -> None:
+    async with raw_socket(instance.port) as raw:
+        answer = await raw.request(method, path, ["Content-Length: 500000"], b"x" * 500_000)
+        assert answer.status == 413
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["x-request-id"]
+        assert (await raw.request("GET", "/health")).status == 200
+        small = await raw.request(method, path, ["Content-Length: 3"], b"abc")
+        assert small.status == (200 if method == "GET" else 405)
