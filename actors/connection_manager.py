@@ -12,7 +12,8 @@ from pykka import ActorDeadError
 
 from actors.counters import Counters
 from actors.loop_actor import LoopActor, LoopRef, MailboxFull, Watching
-from actors.session import (
+from actors.session import SessionActor
+from actors.session_messages import (
     CaughtUp,
     Close,
     Connection,
@@ -21,7 +22,6 @@ from actors.session import (
     GoElsewhere,
     Left,
     Passing,
-    SessionActor,
 )
 from actors.transport import Transport
 from common.domain.ids import SessionId, SessionKey, TenantId

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.session import Command, Connection, Ping, Refused
+from actors.session_messages import Command, Connection, Ping, Refused
 from common.domain.errors import (
     BadRequest,
     MalformedJson,

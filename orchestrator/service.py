@@ -16,7 +16,7 @@ from actors.doorkeeper import DoorkeeperActor
 from actors.housekeeper import HousekeeperActor
 from actors.loop_actor import LoopRef
 from actors.push_worker import PushWorkerActor
-from actors.session import CaughtUp, ConnectionPolicy
+from actors.session_messages import CaughtUp, ConnectionPolicy
 from actors.supervision_log import SupervisionLog
 from actors.supervisor import ChildSpec, SupervisorActor
 from common.domain.errors import OrchestratorError

@@ -11,7 +11,7 @@ from tornado import web, websocket
 
 from actors.connection_manager import Connect
 from actors.loop_actor import LoopRef, MailboxFull
-from actors.session import CaughtUp, Command, Connection, Refused, Renewed, SocketClosed
+from actors.session_messages import CaughtUp, Command, Connection, Refused, Renewed, SocketClosed
 from common.domain.errors import (
     BadRequest,
     Draining,

@@ -12,7 +12,7 @@ from tornado.iostream import StreamClosedError
 
 from actors.connection_manager import Connect
 from actors.loop_actor import LoopRef
-from actors.session import Connection, SocketClosed
+from actors.session_messages import Connection, SocketClosed
 from common.domain.errors import BadRequest
 from common.domain.ids import SessionKey, new_id
 from common.domain.resume import ResumeRequest

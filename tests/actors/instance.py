@@ -12,7 +12,7 @@ from actors.connection_manager import Connect, ConnectionManagerActor, Listen, L
 from actors.counters import Counters
 from actors.loop_actor import LoopRef
 from actors.restart_policy import RestartPolicy
-from actors.session import Connection, ConnectionPolicy, SocketClosed
+from actors.session_messages import Connection, ConnectionPolicy, SocketClosed
 from actors.supervision_log import Event
 from actors.supervisor import ChildSpec, SupervisorActor
 from common.domain.actions import WebSocketSendAction

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from actors.connection_manager import CloseAll, Connect, Listen, Listening, SendAllElsewhere
-from actors.session import CaughtUp, Connection, Left
+from actors.session_messages import CaughtUp, Connection, Left
 from actors.supervisor import GetTree
 from common.domain.actions import WebSocketBroadcastAction
 from common.domain.ids import SessionId, SessionKey, TenantId, new_id

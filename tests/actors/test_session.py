@@ -6,7 +6,8 @@ import pytest
 
 from actors.connection_manager import Connect
 from actors.loop_actor import LoopRef
-from actors.session import (
+from actors.session import SessionActor
+from actors.session_messages import (
     CaughtUp,
     Close,
     Command,
@@ -15,7 +16,6 @@ from actors.session import (
     Passing,
     Ping,
     ReadLog,
-    SessionActor,
     SocketClosed,
 )
 from common.domain.actions import ChatGetStatusAction

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from actors.session import MAX_UNANSWERED, CaughtUp, Command, Ping, Refused
+from actors.session import MAX_UNANSWERED
+from actors.session_messages import CaughtUp, Command, Ping, Refused
 from common.domain.actions import ChatGetStatusAction
 from common.domain.errors import BadRequest, ValidationFailed
 from common.domain.ids import TaskId

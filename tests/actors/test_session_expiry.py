@@ -5,7 +5,7 @@ import time
 
 import orjson
 
-from actors.session import Renewed, SocketClosed
+from actors.session_messages import Renewed, SocketClosed
 from tests.actors.instance import instance
 from tests.support.redis_server import RedisServer
 

@@ -12,12 +12,26 @@ from websockets.asyncio.client import ClientConnection
 
 from tests.support.client import Address, frames_until, next_frame, say
 from tests.support.fake_executor import FakeExecutor, TakenTask
+from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from tests.support.service import Running, running_service
 
 REFUSED_WITHIN = 3.0  # seconds: section 6 of the contract
 BACK_WITHIN = 5.0
 KEY = "8f6f6a53-3f0e-4b0c-9c5a-1d2e3f405162"
+
+
+@contextlib.asynccontextmanager
+async def through_a_proxy(
+    redis_server: RedisServer, prefix: str
+) -> AsyncIterator[tuple[Proxy, Running, FakeExecutor]]:
+    """A service that reaches Redis through a proxy, and an executor that reaches it by itself."""
+    async with (
+        Proxy(redis_server.port) as proxy,
+        running_service(proxy.url, prefix) as service,
+        FakeExecutor(redis_server.url, prefix) as executor,
+    ):
+        yield proxy, service, executor
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.faults.signs_of_life import KEY, goes_on, restarts
+from tests.faults.signs_of_life import KEY, goes_on, restarts, through_a_proxy
 from tests.support.fake_executor import FakeExecutor
 from tests.support.figures import measured
 from tests.support.follower import Follower, answering, eventually
-from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from tests.support.service import process_service, running_service
 
@@ -115,9 +114,7 @@ async def test_a_subscription_that_falls_silent_is_noticed_and_made_anew(
 ) -> None:
     """Only the listening connection stalls; everything else goes on as if nothing were wrong."""
     async with (
-        Proxy(redis_server.port) as proxy,
-        running_service(proxy.url, prefix) as service,
-        FakeExecutor(redis_server.url, prefix) as executor,
+        through_a_proxy(redis_server, prefix) as (proxy, service, executor),
         Redis.from_url(redis_server.url) as client,
     ):
         follower = Follower()

@@ -17,6 +17,7 @@ from tests.faults.signs_of_life import (
     is_refused,
     life,
     restarts,
+    through_a_proxy,
 )
 from tests.support.client import Address, close_code, frames_until, next_frame
 from tests.support.fake_executor import FakeExecutor
@@ -157,11 +158,7 @@ async def test_a_message_whose_replies_are_lost_is_refused_or_taken_and_never_do
     redis_server: RedisServer, prefix: str
 ) -> None:
     """Wherever the cut falls: in a read, a hint, a sweep or the message's own steps."""
-    async with (
-        Proxy(redis_server.port) as proxy,
-        running_service(proxy.url, prefix) as service,
-        FakeExecutor(redis_server.url, prefix) as executor,
-    ):
+    async with through_a_proxy(redis_server, prefix) as (proxy, service, executor):
         follower = Follower()
         async with follower.following(service), answering(executor, "x", "y"):
             for number in range(15):
@@ -179,11 +176,7 @@ async def test_a_message_whose_replies_are_lost_is_refused_or_taken_and_never_do
 
 
 async def test_a_slow_redis_is_slow_and_no_more(redis_server: RedisServer, prefix: str) -> None:
-    async with (
-        Proxy(redis_server.port) as proxy,
-        running_service(proxy.url, prefix) as service,
-        FakeExecutor(redis_server.url, prefix) as executor,
-    ):
+    async with through_a_proxy(redis_server, prefix) as (proxy, service, executor):
         follower = Follower()
         async with follower.following(service), answering(executor, "a", "b"):
             proxy.latency = 0.2

@@ -23,12 +23,12 @@ from tests.orchestrator.crowds import (
     counted,
     crowd,
     event_stream,
-    eventually,
     refused,
     tier,
 )
 from tests.support.client import close_code, next_frame, say
 from tests.support.fake_executor import FakeExecutor
+from tests.support.follower import eventually
 from tests.support.proxy import Proxy
 from tests.support.raw import UPGRADE, raw_socket, raw_websocket
 from tests.support.redis_server import RedisServer

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from actors.session import Command, Connection, Ping, Refused
+from actors.session_messages import Command, Connection, Ping, Refused
 from common.domain.actions import ChatCancelTaskAction, ChatGetStatusAction, ChatSendMessageAction
 from common.domain.errors import ValidationFailed
 from common.domain.ids import SessionId, SessionKey, TenantId

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from actors.session import Command, Connection, Ping, Refused
+from actors.session_messages import Command, Connection, Ping, Refused
 from common.domain.errors import OrchestratorError, ValidationFailed
 from common.domain.ids import SessionId, SessionKey, TenantId
 from common.domain.resume import ResumeRequest

@@ -33,6 +33,17 @@ class KeyServer:
         writer.write(f"HTTP/1.1 {self.status}\r\n{head}\r\n".encode() + self.body)
         await writer.drain()
 
+    def hold(self) -> asyncio.Event:
+        """From now on it answers only once that event is set."""
+        let_go = asyncio.Event()
+
+        async def later(writer: asyncio.StreamWriter) -> None:
+            await let_go.wait()
+            await self.plainly(writer)
+
+        self.answer = later
+        return let_go
+
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):

@@ -106,13 +106,7 @@ async def test_a_kid_that_is_long_or_no_text_asks_for_no_fetch(kid: Any) -> None
 
 async def test_those_who_ask_at_once_share_one_fetch() -> None:
     async with served() as (server, keys, _):
-        let_go = asyncio.Event()
-
-        async def later(writer: asyncio.StreamWriter) -> None:
-            await let_go.wait()
-            await server.plainly(writer)
-
-        server.answer = later
+        let_go = server.hold()
         asking = [asyncio.create_task(has(keys, "one")) for _ in range(200)]
         await asyncio.wait_for(server.asked.wait(), WITHIN)
         let_go.set()
@@ -122,13 +116,7 @@ async def test_those_who_ask_at_once_share_one_fetch() -> None:
 
 async def test_one_who_leaves_takes_the_fetch_from_nobody() -> None:
     async with served() as (server, keys, _):
-        let_go = asyncio.Event()
-
-        async def later(writer: asyncio.StreamWriter) -> None:
-            await let_go.wait()
-            await server.plainly(writer)
-
-        server.answer = later
+        let_go = server.hold()
         leaves, stays = (asyncio.create_task(has(keys, "one")) for _ in range(2))
         await asyncio.wait_for(server.asked.wait(), WITHIN)
         leaves.cancel()
