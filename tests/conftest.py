@@ -1,6 +1,7 @@
 """What every test may ask for: a real Redis server, and a key prefix of its own in it."""
 
 import asyncio
+import inspect
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -25,9 +26,12 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(autouse=True)
-def io_loop() -> Iterator[IOLoop]:
-    """A loop of its own for each test (pytest-tornasync runs it in this one), so that nothing which
-    an earlier one left running, or had not told yet, can end up in it."""
+def io_loop(request: pytest.FixtureRequest) -> Iterator[IOLoop | None]:
+    """A loop of its own for each test that wants one (pytest-tornasync runs it in this), so that
+    nothing which an earlier one left running, or had not told yet, can end up in it."""
+    if not inspect.iscoroutinefunction(request.function):
+        yield None
+        return
     loop = IOLoop(make_current=False)
     yield loop
     loop.run_sync(_end_what_is_left)

@@ -118,8 +118,7 @@ class WorkQueue:
 
     async def remove(self, taken: TakenEntry) -> None:
         """Takes an entry out."""
-        for result in await self._redis.batch(removal(taken.stream, taken.entry_id)):
-            unwrap(result)
+        await self._redis.call_all(removal(taken.stream, taken.entry_id))
 
     async def depth(self) -> WorkDepth:
         """What waits for a worker."""

@@ -8,7 +8,7 @@ import structlog
 from redis import exceptions
 
 from common.domain.errors import RedisUnavailable, TemporaryError
-from common.queues.redis import Redis, meaning_of, unwrap
+from common.queues.redis import Redis, meaning_of
 from common.queues.refusals import attempt, why_refused
 from common.queues.scripts import Command, Script, Value
 from common.queues.streams import is_missing_group
@@ -43,7 +43,7 @@ class WorkConnection:
     async def send(self, *commands: Command) -> list[Any]:
         """One reply for each command, in order."""
         with self.answering():
-            return [unwrap(result) for result in await self._redis.batch(commands)]
+            return await self._redis.call_all(commands)
 
     async def report(self, commands: Sequence[Command]) -> list[Any]:
         """The same, but a command that Redis refused has its error as reply."""
