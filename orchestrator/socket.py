@@ -83,7 +83,8 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
             await self._admit()
         except (OrchestratorError, web.HTTPError) as error:  # the latter: a query not in UTF-8
             self._admission.release()
-            self._admission.count_refusal(error)
+            if "Upgrade" in self.request.headers:  # else it is no handshake at all
+                self._admission.count_refusal(error)
             if not self._takes_close_codes():
                 raise
             self._refusal = error if isinstance(error, OrchestratorError) else BadRequest()
@@ -91,12 +92,6 @@ class SocketHandler(ProblemHandler, websocket.WebSocketHandler):
     def credentials(self) -> Credentials:
         """Scripts in browsers can set no header, so a token may come by other ways as well."""
         return credentials_of(self.request, in_subprotocol=True, in_query=True)
-
-    def decode_argument(self, value: bytes, name: str | None = None) -> str:
-        """What is no UTF-8 in the path becomes an id that is none, so a close code can tell."""
-        if name is None:  # parts of the path have no names
-            return value.decode(errors="replace")
-        return super().decode_argument(value, name)
 
     def _takes_close_codes(self) -> bool:
         """Whether a refusal is to be told by a close code, as it can be."""

@@ -174,11 +174,12 @@ def _implied(operation: Operation, access: Access) -> Iterable[type[Orchestrator
     if access is not Access.OPEN:
         # The last one where the keys of tokens cannot be fetched.
         yield from (errors.Unauthorized, errors.Forbidden, errors.Overloaded)
-    if operation.parameters:
+    has_query = any(each["in"] == "query" for each in operation.parameters)
+    if has_query:
         yield errors.BadRequest  # escapes that are not UTF-8
     if issubclass(operation.handler, ApiHandler):
         yield errors.PayloadTooLarge
-        if any(each["in"] == "query" for each in operation.parameters):
+        if has_query:
             yield errors.ValidationFailed
     if operation.body:
         yield from (errors.MalformedJson, errors.UnsupportedMediaType, errors.ValidationFailed)

@@ -29,7 +29,8 @@ from orchestrator.schemas import parse_object
 log = structlog.get_logger(__name__)
 
 
-LENGTH = re.compile(r"[0-9]{1,19}")  # anything else is refused by Tornado
+# May be told twice, if it is the same; where it is not, or no number, Tornado refuses it.
+LENGTH = re.compile(r"0*([0-9]{1,19})\s*(?:,|$)")
 JSON_TYPE = re.compile(r"application/(?:[a-z0-9!#$&^_.+-]+\+)?json")
 
 ERRORS_BY_STATUS: dict[int, type[OrchestratorError]] = {
@@ -62,6 +63,12 @@ class ProblemHandler(web.RequestHandler):
     def initialize(self, app: App) -> None:
         self.app = app
         app.requests.add(self)
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """What is no UTF-8 in the path becomes an id that is none: who calls is asked first."""
+        if name is None:  # parts of the path have no names
+            return value.decode(errors="replace")
+        return super().decode_argument(value, name)
 
     async def prepare(self) -> None:
         if self.access is not Access.OPEN:
@@ -174,10 +181,12 @@ class ApiHandler(ProblemHandler):
         # Counted here, to answer 413 instead of hanging up as Tornado does.
         self.request.connection.set_max_body_size(sys.maxsize)  # type: ignore[union-attr]
         headers = self.request.headers
-        declared = headers.get("Content-Length", "")
-        is_large = LENGTH.fullmatch(declared) is not None and int(declared) > self._limit
+        declared = LENGTH.match(headers.get("Content-Length", ""))
+        is_large = declared is not None and int(declared[1]) > self._limit
+        if self.request.version == "HTTP/1.0":
+            headers.pop("Expect", None)  # to be ignored there (RFC 9110, 10.1.1)
         is_asking = "Expect" in headers  # the client waits for a word before it sends anything
-        if is_asking:  # in any case of letters, but Tornado knows one only (RFC 9110, 10.1.1)
+        if is_asking:  # in any case of letters, but Tornado knows one only
             headers["Expect"] = headers["Expect"].lower()
         try:
             await super().prepare()

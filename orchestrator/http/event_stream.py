@@ -110,6 +110,7 @@ class EventStream(ApiHandler):
         self.set_header("Content-Type", "text/event-stream")
         self.set_header("X-Accel-Buffering", "no")  # a proxy that buffers would keep it all
         if self.request.method == "HEAD":
+            self.app.refuse_new_work()
             await self.flush()  # that there is no length is told too
             return
         self.app.requests.discard(self)  # it never ends by itself, so nobody waits for it

@@ -49,6 +49,18 @@ async def test_after_so_many_bad_handshakes_an_address_gets_429_for_any_other(
             assert answer == "HTTP/1.1 429 Too Many Requests"
 
 
+async def test_what_is_no_handshake_is_not_counted_as_a_bad_one(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    limits = {"max_bad_handshakes_per_minute": LIMIT}
+    async with running_service(redis_server.url, prefix, server=PROXY, websocket=limits) as service:
+        forwarded = coming_from(HOME)["additional_headers"]
+        for path in ("/ws", "/ws/acme", "/ws/acme/s") * LIMIT:
+            assert (await service.get(path, **forwarded)).status in (400, 404)
+        async with crowd(service, 1):
+            pass
+
+
 async def test_another_instance_hears_of_an_address_that_knocked_wrongly(
     redis_server: RedisServer, prefix: str
 ) -> None:

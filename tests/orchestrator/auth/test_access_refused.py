@@ -31,6 +31,8 @@ async def test_who_calls_is_asked_before_what_is_asked_for(guarded: RunningProce
     assert (await guarded.post("/health", {})).status == 405
     assert (await guarded.post("/api/chat/send", b"{")).status == 401
     assert (await guarded.get("/ws/acme/s-1")).status == 401  # no upgrade, and nobody
+    assert (await guarded.get("/usage/%ff")).status == 401  # no UTF-8, and nobody
+    assert (await guarded.get("/page/%ff")).status == 404
     assert (await guarded.get("/ws/acme/s-1", **bearer(token()))).status == 400
 
 
@@ -48,6 +50,9 @@ async def test_a_refused_request_leaves_its_connection_usable(guarded: RunningPr
     "lines",
     [
         ["Content-Length: 100000000"],
+        ["Content-Length: 00000000000000100000000"],
+        ["Content-Length: 100000000,100000000"],
+        ["Content-Length: 100000000", "Content-Length: 100000000"],
         ["Content-Length: 5", "Expect: 100-continue"],
         ["Transfer-Encoding: chunked"],
     ],

@@ -232,6 +232,16 @@ async def test_a_client_that_asks_first_is_told_to_go_on_or_not(
         assert answer.status == 413
 
 
+async def test_a_client_of_1996_is_not_told_to_go_on(instance: RunningProcess) -> None:
+    """RFC 9110, 10.1.1: `Expect` is to be ignored in HTTP/1.0."""
+    async with raw_socket(instance.port) as raw:
+        await raw.write(
+            b"POST /api/chat/send HTTP/1.0\r\nHost: x\r\nExpect: 100-continue\r\n"
+            b"Content-Length: 2\r\n\r\n{}"
+        )
+        assert (await raw.answer()).status == 422
+
+
 async def test_a_client_that_leaves_before_its_answer_is_no_mistake_of_ours(
     instance: RunningProcess, tenant: str
 ) -> None:

@@ -7,7 +7,7 @@ from tests.support.raw import raw_socket
 from tests.support.service import RunningProcess
 
 PATHS = [
-    *("/health", "/health/ready", "/openapi.json", "/", "/page/page.js", "/usage/acme"),
+    *("/health", "/openapi.json", "/", "/page/page.js", "/usage/acme"),
     *("/dead-letters/execute", "/actors/supervision", "/api/sessions/acme/nobody/events"),
 ]
 
