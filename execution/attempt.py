@@ -42,9 +42,12 @@ LAST_FLUSH = 1.0  # seconds to save what was streamed before an entry is given b
 # worker's `cancelled` does not overtake it.
 DEADLINE_MARGIN = 1.5
 FAIRNESS = 64  # outputs in a row before others get a turn
+# The end of an answer repeats its text; not that of a longer one, which would be too large for a
+# callback (characters).
+REPEATED = 1 << 16
 # A delta of more bytes, by what an agent put beside its text, may be above `callbacks.max_bytes`.
 # Were the text not repeated, it would be missing from the answer, and nobody would be told.
-SURELY_TAKEN = 1 << 18
+SURELY_TAKEN = 1 << 15
 RETRY_PAUSE = 0.5
 
 
@@ -164,8 +167,10 @@ class Attempt:
         self, pump: "asyncio.Task[Result]", task: Task, seconds: float
     ) -> tuple[str, bytes]:
         try:
-            repeated = "".join(self._streamed) if self._may_be_set_aside else None
-            data = pump.result().completed(seconds, task.agent_id, repeated)
+            text = "".join(self._streamed)
+            is_repeated = self._may_be_set_aside or len(text) <= REPEATED
+            result = pump.result()
+            data = result.completed(seconds, task.agent_id, text if is_repeated else None)
         except Failed as error:
             log.warning("agent.failed", **self._facts(), error_type=error.type, error=str(error))
             return "failed", failed(error)

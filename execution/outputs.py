@@ -5,8 +5,8 @@ Event        → event      a tool call, reasoning, a citation, state
 Progress     → progress   how far it has come
 Typing       → typing     a sign of life
 Result       → completed  the end; without one, the end of the agent is. Its response, unless the
-                          agent gives one, is all the text, which the orchestrator joins: an answer
-                          that was streamed is not sent twice, and may be longer than one callback
+                          agent gives one, is all the text; a long one is joined by the
+                          orchestrator, so that an answer may be longer than one callback
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ import orjson
 from common.domain.callbacks import MAX_DEPTH, depth_of
 
 MAX_ERROR_MESSAGE = 2000  # characters
-PIECE = 16_384  # characters of text in one delta: however escaped, below any usual limit of bytes
+PIECE = 4096  # characters of text in one delta: however escaped, below any usual limit of bytes
 
 
 class Failed(Exception):

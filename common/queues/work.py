@@ -1,18 +1,23 @@
 """The work queue: three streams from which the Agent Execution Service takes tasks (section 5)."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from redis import exceptions
 
 from common.domain.actions import Priority
 from common.domain.ids import TaskId
 from common.queues.dead_letters import DeadLetters
 from common.queues.keys import GIVEN_BACK, WORK_GROUP, Keys
-from common.queues.redis import Redis, unwrap
+from common.queues.redis import Redis, is_mistake, unwrap
 from common.queues.scripts import DROP_HANDLED, TAKEN_ENTRIES, Command
 from common.queues.streams import Entry, consumer_of, create_group, fields_of, is_missing_group
 
+log = structlog.get_logger(__name__)
+
+COUNT = re.compile(rb"[0-9]{1,9}")
 TAKEN_PAGE = 100
 SCAN_MS = 800
 HANDLED_PAGE = 500
@@ -99,7 +104,7 @@ class WorkQueue:
                 entry_id=entry_id,
                 task_id=task_id,
                 idle_ms=idle_ms,
-                attempt=int(unwrap(attempt) or 0),
+                attempt=_attempt_of(task_id, attempt),
             )
             for (entry_id, _, idle_ms), task_id, attempt in zip(
                 page, task_ids, attempts, strict=True
@@ -144,6 +149,16 @@ class WorkQueue:
         ]
         names = {each["name"] for each in consumers if each["idle"] < SILENT_MS}
         return len(names - {GIVEN_BACK})
+
+
+def _attempt_of(task_id: TaskId, told: Any) -> int:
+    """What workers have counted. Any of them may write nonsense there: it stops nobody else."""
+    if not is_mistake(told) and unwrap(told) is None:
+        return 0
+    if isinstance(told, bytes) and COUNT.fullmatch(told):
+        return int(told)
+    log.warning("attempt.unreadable", task_id=task_id)
+    return 0
 
 
 def removal(stream: str, entry_id: bytes) -> list[Command]:

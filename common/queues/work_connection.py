@@ -28,14 +28,15 @@ class WorkConnection:
         self._redis = redis
         self._away = False
 
-    async def greet(self, readable: str) -> None:
-        """Finds out whether Redis would have us at all; `readable` is a key that we may read.
+    async def greet(self, readable: str, writable: str) -> None:
+        """Finds out whether Redis would have us at all; the keys are such as we have to read and
+        to write. Nothing is written: there is no such key.
 
         Raises:
             RedisRefused: if it would not. A Redis that is away may still come.
         """
         try:
-            await attempt(self._redis, [("TIME",), ("GET", readable)])
+            await attempt(self._redis, [("TIME",), ("GET", readable), ("SET", writable, "", "XX")])
         except TemporaryError as error:
             if why := why_refused(error):
                 raise RedisRefused(why) from error

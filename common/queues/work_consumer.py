@@ -259,7 +259,8 @@ class WorkConsumer:
         Raises:
             RedisRefused: if it would not. A Redis that is away may still come.
         """
-        await self._connection.greet(self._keys.cancel(TaskId("rights")))
+        probe = TaskId("rights")
+        await self._connection.greet(self._keys.cancel(probe), self._keys.attempt(probe))
 
     async def retire(self) -> None:
         """Gives back all that is left and removes this consumer from the streams."""

@@ -37,7 +37,7 @@ async def talk(_: Task) -> AsyncIterator[Output]:
     yield "world"
 
 
-async def test_started_comes_first_and_the_end_of_the_agent_joins_its_text(
+async def test_started_comes_first_and_the_end_of_the_agent_repeats_its_text(
     redis_server: RedisServer, prefix: str
 ) -> None:
     async with at_work(redis_server, prefix, worker_with(talk=talk)) as orchestrator:
@@ -49,7 +49,8 @@ async def test_started_comes_first_and_the_end_of_the_agent_joins_its_text(
     assert text(told) == "Hello, world"
     end = told[-1].data
     assert 0 <= end.pop("execution_time") < 5
-    assert end == {  # without `response`: the orchestrator joins what was streamed
+    assert end == {
+        "response": "Hello, world",
         "sources": [],
         "tokens_used": None,
         "usage": {},

@@ -4,8 +4,10 @@
   refusal_of(tenant, limits): nil, or {'rate_limited' | 'quota_exceeded' | 'queue_full', limit,
     seconds until there is room}. limits: per_minute, per_hour, tokens_per_day, max_queued; nil is
     unlimited. A full queue from which some may go is not full: they go first, here and now.
-  count_request(tenant, id): a message was let in. ]]
+  count_request(tenant, limits, id): a message was let in. Its moment is kept for as long as a limit
+    asks for it, which for a tenant without such a limit is not at all. ]]
 local MINUTE, HOUR = 60000000, 3600000000  -- µs
+local FORGOTTEN_AT_ONCE = 1000  -- lest Redis stand still after a burst; counting goes by the window
 
 local function seconds_until(at)
   return math.max(1, math.ceil((at - micros) / 1000000))
@@ -62,9 +64,16 @@ local function refusal_of(tenant, limits)
   return nil
 end
 
-local function count_request(tenant, id)
-  redis.call('ZREMRANGEBYSCORE', tenant.requests, '-inf', micros - HOUR)
-  redis.call('ZADD', tenant.requests, whole(micros), id)
-  redis.call('PEXPIRE', tenant.requests, HOUR / 1000)
+local function count_request(tenant, limits, id)
   used(tenant, 'requests', 1)
+  local window = limits.per_hour and HOUR or limits.per_minute and MINUTE
+  if window then
+    local old = redis.call('ZRANGEBYSCORE', tenant.requests, '-inf', whole(micros - window),
+      'LIMIT', 0, FORGOTTEN_AT_ONCE)
+    if #old > 0 then
+      redis.call('ZREM', tenant.requests, unpack(old))
+    end
+    redis.call('ZADD', tenant.requests, whole(micros), id)
+    redis.call('PEXPIRE', tenant.requests, window / 1000)
+  end
 end

@@ -52,7 +52,7 @@ if refusal then
 end
 
 append('user_message', ARGV[10], task_id, ARGV[11])
-count_request(tenant, task_id)
+count_request(tenant, limits, task_id)
 if fingerprint ~= '' then
   redis.call('HSET', record, 'fingerprint', fingerprint, 'response', response, 'task_id', task_id)
   redis.call('EXPIRE', record, ARGV[8])
@@ -77,9 +77,9 @@ if is_busy and (if_busy == 'enqueue' or if_busy == 'interrupt') then
   end
 else
   stand_in_line(tenant, member, LEVEL[priority])
-  line_up(tenant)
   look_at(due, member, wait_until)
 end
+line_up(tenant)  -- by its newest terms
 redis.call('HSET', task, unpack(fields))
 commit()
 save_turns()

@@ -246,6 +246,27 @@ async def test_a_message_that_is_refused_leaves_nothing_behind(
         assert await kept_in(each) == kept
 
 
+async def test_only_for_limits_of_requests_their_moments_are_kept(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    requests = f"{prefix}tenant:{{{ACME}}}:requests"
+    async with stores(redis_server.url, prefix, tier_of=only(max_queued=9)) as each:
+        await each.submit()
+        assert not await each.exists(requests)
+    async with stores(redis_server.url, prefix, tier_of=only(requests_per_minute=2000)) as each:
+        for _ in range(3):
+            await each.submit()
+        assert await each.ttl(requests) <= 60
+        await each.redis.call(
+            *("ZADD", requests, *(part for i in range(1500) for part in (i, f"old-{i}")))
+        )
+        left = []
+        for _ in range(2):  # so many at once, lest one message pay for a whole burst
+            await each.submit()
+            left.append(await each.redis.call("ZCARD", requests))
+        assert left == [3 + 1 + 500, 3 + 2]
+
+
 async def kept_in(stores: Stores) -> set[bytes]:
     return set(await stores.redis.call("KEYS", f"{stores.keys.prefix}*"))
 

@@ -54,8 +54,8 @@ async def test_a_redis_that_would_not_have_us_is_told_from_one_that_is_away() ->
     with RedisServer() as server:
         redis = Redis(server.url.replace("//", "//:wrong@"))
         with pytest.raises(RedisRefused):
-            await WorkConnection(redis).greet("key")
+            await WorkConnection(redis).greet("key", "other")
         await redis.close()
     redis = Redis(server.url)
-    await WorkConnection(redis).greet("key")  # it may still come
+    await WorkConnection(redis).greet("key", "other")  # it may still come
     await redis.close()

@@ -72,3 +72,15 @@ async def test_a_page_of_deleted_entries_hides_none_behind_it(
         found = await each.redis.call("XRANGE", stream, "-", "+", "COUNT", TAKEN_PAGE)
         await each.redis.call("XDEL", stream, *(entry_id for entry_id, _ in found))
         assert [entry.task_id for entry in await each.work.taken()] == [f"t{TAKEN_PAGE}"]
+
+
+async def test_a_count_that_is_none_hides_nobody_elses(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    """Workers are others' programs, and write these keys themselves."""
+    async with stores(redis_server.url, prefix) as each:
+        await add_and_take(each, 4, 1)
+        for number, count in enumerate(("3", "many", "9" * 40)):
+            await each.redis.call("SET", f"{prefix}attempt:t{number}", count)
+        await each.redis.call("LPUSH", f"{prefix}attempt:t3", 1)
+        assert [entry.attempt for entry in await each.work.taken()] == [3, 0, 0, 0]
