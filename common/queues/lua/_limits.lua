@@ -56,7 +56,10 @@ local function refusal_of(tenant, limits)
   end
   if limits.max_queued and is_full(tenant, limits.max_queued) then
     line_up(tenant)  -- by its newest terms
-    move()
+    local _, more = nil, 1
+    while more == 1 and is_full(tenant, limits.max_queued) do
+      _, more = move()
+    end
     if is_full(tenant, limits.max_queued) then
       return { 'queue_full', limits.max_queued, 1 }
     end

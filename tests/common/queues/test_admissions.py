@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from common.domain.actions import IfBusy
+from common.domain.actions import IfBusy, Priority
 from common.domain.errors import (
     Forbidden,
     IdempotencyConflict,
@@ -290,6 +290,17 @@ async def test_a_burst_is_taken_as_long_as_nobody_has_to_wait(
     async with stores(redis_server.url, prefix, tier_of=only(max_queued=2)) as each:
         outcomes = await each.submissions.submit([message(key_of(f"s-{i}")) for i in range(100)])
         assert all(isinstance(outcome, Submitted) for outcome in outcomes)
+
+
+async def test_a_queue_that_empties_behind_many_others_is_not_full(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    """There is room for all, but those of higher priority go first, so many in one round."""
+    async with stores(redis_server.url, prefix, tier_of=only(max_queued=1), **ROOM) as each:
+        others = [message(key_of(f"s-{i}", "other"), priority=Priority.HIGH) for i in range(300)]
+        await each.submissions.submit(others)
+        for _ in range(2):
+            assert isinstance(await each.submit_action(message()), Submitted)
 
 
 async def test_a_tier_that_was_raised_holds_though_the_queue_is_full(
