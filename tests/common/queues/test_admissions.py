@@ -314,3 +314,18 @@ async def test_a_tier_that_was_raised_holds_though_the_queue_is_full(
             await before.submit_and_deliver(key_of(f"s-{i}"))
         assert isinstance(await refused(before), QueueFull)
         assert isinstance(await since.submit_action(message()), Submitted)
+
+
+async def test_a_tier_that_was_raised_is_noticed_by_a_message_that_waits_in_its_session(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        stores(redis_server.url, prefix, tier_of=only(max_running=1)) as before,
+        stores(redis_server.url, prefix, tier_of=only(max_running=9)) as since,
+    ):
+        for session in ("busy", "waits"):
+            await before.submit_and_deliver(key_of(session))
+        stream = before.keys.work_stream(Priority.NORMAL)
+        assert await before.redis.call("XLEN", stream) == 1
+        await since.submit_and_deliver(key_of("busy"), if_busy=IfBusy.ENQUEUE)
+        assert await before.redis.call("XLEN", stream) == 2

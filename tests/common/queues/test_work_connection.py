@@ -59,3 +59,15 @@ async def test_a_redis_that_would_not_have_us_is_told_from_one_that_is_away() ->
     redis = Redis(server.url)
     await WorkConnection(redis).greet("key", "other")  # it may still come
     await redis.close()
+
+
+async def test_a_redis_that_lets_us_read_only_is_told_before_any_work_is_taken() -> None:
+    with RedisServer() as server:
+        redis, reader = Redis(server.url), Redis(server.url.replace("//", "//reader:x@"))
+        await redis.call("ACL", "SETUSER", "reader", "on", "nopass", "~*", "+@all", "-set")
+        with pytest.raises(RedisRefused):
+            await WorkConnection(reader).greet("key", "other")
+        await WorkConnection(redis).greet("key", "other")
+        assert await redis.call("EXISTS", "other") == 0  # asking has written nothing
+        for each in (redis, reader):
+            await each.close()

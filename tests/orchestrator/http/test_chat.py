@@ -231,6 +231,8 @@ async def test_a_draining_instance_takes_nothing_new(
         ):
             assert (answer.status, answer.code) == (503, "draining")
             assert "Retry-After" in answer.headers
+        events, stream = "/api/sessions/acme/s/events", {"Accept": "text/event-stream"}
+        assert (await service.request("HEAD", events, headers=stream)).status == 503
         assert (await service.status(task_id))["status"] == "queued"
         service.service.app.phase = serving
 
